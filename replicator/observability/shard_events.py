@@ -99,6 +99,18 @@ class ShardEvents(Reports):
             **log_fields.of_stream(stream),
         )
 
+    def entries_not_kept(self, place: Place, cache: str, *, dropped: bool) -> None:
+        """Entries of a cache may be older than the table."""
+        what = "A cache or its key template came into the rule behind the target's first changes, or came back"
+        fields = {"cache": cache, "shard": place.shard_id, **log_fields.of_stream(place.stream)}
+        fields["rule"] = place.target.rule
+        if dropped:
+            self._log.info("cache_entries_dropped", reason=f"{what}: all entries of the rules are dropped.", **fields)
+            return
+        reason = f"{what}, and its key templates do not begin with a constant text that tells its entries from others."
+        advice = "Drop the entries of this rule in the cache yourself; until they expire, they may be stale."
+        self._log.warning("cache_entries_not_dropped", reason=reason, advice=advice, **fields)
+
     def gap_found(self, gap: Gap) -> None:
         """Records were lost before they were read."""
         self._metrics.gaps.labels(*gap_labels(gap)).inc()

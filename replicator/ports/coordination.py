@@ -46,10 +46,13 @@ class Coordination(Protocol):
         when the shard has an owner, which did not give it back.
         """
 
-    async def save(self, lease: Lease, checkpoints: Mapping[TargetId, Position]) -> None:
+    async def save(
+        self, lease: Lease, checkpoints: Mapping[TargetId, Position], kept: Mapping[TargetId, str] | None = None
+    ) -> None:
         """Store positions by target id; `LeaseLost` unless owner and epoch still are ours.
 
-        A position at or behind the `until` of a target's rewind takes that rewind away.
+        A position at or behind the `until` of a target's rewind takes that rewind away. `kept`: of targets whose
+        positions are stored, by the same write, which cache entries were kept in step; what is stored of others stays.
         """
 
     async def carry_over(self, stream: StreamRef, seen: LeaseRow, target_id: TargetId, place: Inherited) -> bool:

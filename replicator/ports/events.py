@@ -261,6 +261,9 @@ class Observer(Protocol):
     def target_begun_anew(self, stream: StreamRef, target_id: TargetId, former: TargetId) -> None:
         """A target begins by its rule's start, because the progress that is stored is of another table."""
 
+    def entries_not_kept(self, place: Place, cache: str, *, dropped: bool) -> None:
+        """A cache has entries that no worker kept in step up to where a target goes on; whether all will be dropped."""
+
     def gap_found(self, gap: Gap) -> None:
         """Records were lost before they were read."""
 

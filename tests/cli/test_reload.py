@@ -199,6 +199,30 @@ def let_it_take_up_more_than_rules(world: World, daemon: Daemon, orders: dict[st
     refused(world, "caches.near is read at the start only", caches=caches)
 
 
+def test_a_cache_that_was_taken_out_and_put_back_has_no_entry_that_is_older_than_the_table(world: World) -> None:
+    world.sound()
+    world.config["coordination"]["tables"] = "1s"
+    world.config["admin"]["api"] = {"enabled": True, "tokens": {"first": {"secret": "one"}}}
+    world.config["secrets"] = TOKENS
+    cached = {"cache": "eu_main", "key": f"back:{world.account}:{{sk}}"}
+    world.rule["cache"] = [cached]
+    with running(world) as daemon, redis.Redis.from_url(world.redis_url) as cache:
+        daemon.await_ready()
+        write(world, "orders", 1)
+        await_numbers(world, "orders", 1)
+        cache.set(f"back:{world.account}:1", "V:0|what a reader filled")
+        world.rule["cache"] = []
+        applied(world, daemon, "changes orders (cache)")
+        write(world, "orders", 1, "newer")
+        write(world, "orders", 2)
+        await_numbers(world, "orders", 1, 2)
+        assert cache.exists(f"back:{world.account}:1")
+        world.rule["cache"] = [cached]
+        applied(world, daemon, "changes orders (cache)")
+        wait_until(lambda: not cache.exists(f"back:{world.account}:1"), "the entry is stale for good")
+        assert '"cache_entries_dropped"' in daemon.said()
+
+
 @pytest.mark.long
 def test_workers_that_run_a_rule_differently_are_seen(world: World) -> None:
     world.sound()

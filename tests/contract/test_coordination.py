@@ -241,6 +241,16 @@ async def test_a_place_before_the_one_that_a_time_was_stored_of_has_none(world: 
     assert await times(world) == {ORDERS_EU: None, ORDERS_AP: None}
 
 
+async def test_what_was_kept_in_step_is_stored_with_a_position_and_stays(world: World) -> None:
+    lease = await world.claimed()
+    await world.coordination.save(lease, {ORDERS_EU: Position("5"), ORDERS_AP: Position("7")}, {ORDERS_EU: "a:1 b:2"})
+    assert (await world.row()).keeps == {ORDERS_EU: "a:1 b:2"}
+    await world.coordination.save(lease, {ORDERS_EU: Position("6")}, {})
+    await world.coordination.save(lease, {ORDERS_AP: Position("8")}, {ORDERS_AP: ""})
+    await world.coordination.release(lease)
+    assert (await world.row()).keeps == {ORDERS_EU: "a:1 b:2", ORDERS_AP: ""}
+
+
 async def test_a_target_that_is_carried_over_gets_the_time_of_the_place(world: World) -> None:
     await world.found(S1)
     place = Inherited(Position("6", 50.0), None)

@@ -12,7 +12,7 @@ from replicator.domain.identifiers import RegionId, ShardId, WorkerId
 from replicator.domain.modes.requests import GuardedPut, Put
 from replicator.domain.progress import Position
 from replicator.domain.rules import OnGap, Rule, Start
-from replicator.domain.shards.leases import Lease
+from replicator.domain.shards.leases import Lease, LeaseRow
 from replicator.domain.shards.lineage import Shard
 from replicator.engine.limits import Limits
 from replicator.engine.membership.session import Session, ShardFence
@@ -407,7 +407,8 @@ async def progress_of(world: World) -> tuple[Progress, ShardFence]:
     fence = ShardFence(session)
     lease = Lease(world.ref, S0, me, row.epoch)
     bench = ShardBench(world)
-    return Progress(lease, {}, bench.ports(), fence=fence, limits=Limits(), save_in=lambda _: None), fence
+    row = LeaseRow(Shard(lease.shard_id))
+    return Progress(lease, row, bench.ports(), fence=fence, limits=Limits(), save_in=lambda _: None), fence
 
 
 async def test_no_checkpoint_is_sent_behind_the_deadline_of_the_lease() -> None:

@@ -268,6 +268,9 @@ class Recorder:
     def target_begun_anew(self, stream: StreamRef, target_id: TargetId, former: TargetId) -> None:
         self.told.append(("target_begun_anew", target_id.text, former.text))
 
+    def entries_not_kept(self, place: Place, cache: str, *, dropped: bool) -> None:
+        self.told.append(("entries_not_kept", place.shard_id, cache, dropped))
+
     def gap_found(self, gap: Gap) -> None:
         self.told.append(("gap_found", short(gap.target_id), gap.shard_id, gap.after.text))
 

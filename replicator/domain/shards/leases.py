@@ -30,7 +30,8 @@ class LeaseRow(msgspec.Struct, frozen=True):
     `serves`: all targets that the owner runs on the stream; none when it is of an earlier version. `found_at`: when a
     discoverer first saw the shard, by the clock that starts are noted by. `vanished`: the stream lists it no more, as
     was noted at `vanished_at`, by the same clock; None in a row of an earlier version. `seized_at`: when it was last
-    taken from an owner that did not give it back, in seconds since 1970; None: never.
+    taken from an owner that did not give it back, in seconds since 1970; None: never. `keeps`: which cache entries were
+    kept in step up to a target's checkpoint (`kept_entries`); an earlier version noted none.
     """
 
     shard: Shard
@@ -43,6 +44,7 @@ class LeaseRow(msgspec.Struct, frozen=True):
     vanished: bool = False
     vanished_at: float | None = None
     seized_at: float | None = None
+    keeps: Mapping[TargetId, str] = msgspec.field(default_factory=dict)
 
     @property
     def shard_id(self) -> ShardId:

@@ -71,6 +71,9 @@ class Owes(Protocol):
     def release(self, entries: Sequence[OwedEntry]) -> None:
         """It came, or never will."""
 
+    async def drop_all(self) -> bool:
+        """Note durably that all entries of the rules are to be dropped; False when nothing tells them from others."""
+
 
 class CacheFunnel:
     """One cache, shared by every shard of the process."""
@@ -126,6 +129,11 @@ class CacheFunnel:
         """The change came, or never will."""
         if self._debt is not None:
             self._debt.release(entries)
+
+    async def drop_all(self, fence: Fence) -> bool:
+        """Note durably that all entries of the rules are to be dropped; False when nobody can."""
+        fence.check()
+        return self._debt is not None and await self._debt.drop_all()
 
     async def fill(self, fills: Sequence[CacheFill], fence: Fence) -> int:
         """Store entries whose leases still stand; returns how many. What fails leaves them absent."""

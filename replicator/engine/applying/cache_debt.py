@@ -258,6 +258,14 @@ class CacheDebt:
     def _went_back(self) -> Unreachable:
         return Unreachable(f"Cache {self.name} is, or has, another server than before, and may hold older entries.")
 
+    async def drop_all(self) -> bool:
+        """Owe the drop of all entries; False when they cannot be told from those of others."""
+        if self.policy.may_flush:
+            await self._put_flush(Unreachable(f"Cache {self.name} may hold entries that were not kept in step."))
+            self.wake.set()
+            self.tell()
+        return self.policy.may_flush
+
     async def hold(self, keys: Sequence[str], seconds: float) -> list[OwedEntry]:
         """Make entries owed of which a change comes that no record tells of, within so many seconds from now.
 

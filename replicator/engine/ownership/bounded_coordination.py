@@ -46,10 +46,12 @@ class BoundedCoordination:
         async with self._turns:
             return await self._coordination.claim(stream, seen, owner, serves, at)
 
-    async def save(self, lease: Lease, checkpoints: Mapping[TargetId, Position]) -> None:
+    async def save(
+        self, lease: Lease, checkpoints: Mapping[TargetId, Position], kept: Mapping[TargetId, str] | None = None
+    ) -> None:
         """Store positions."""
         async with self._turns:
-            await self._coordination.save(lease, checkpoints)
+            await self._coordination.save(lease, checkpoints, kept)
 
     async def carry_over(self, stream: StreamRef, seen: LeaseRow, target_id: TargetId, place: Inherited) -> bool:
         """Put a target where others stood."""

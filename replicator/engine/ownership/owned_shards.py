@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import ShardId
+from replicator.domain.kept_entries import with_those_of_parents
 from replicator.domain.rules import Rule
 from replicator.domain.shards import ownership
 from replicator.domain.shards.assignment import Bounds, Doubts, plan
@@ -186,7 +187,9 @@ class OwnedShards:
         mine = len(keeping) + len(decided.claims) - len(decided.releases)
         self._loads.note(self._ref, replace(load, mine=mine), moving.union(decided.releases))
         self._running.stop(decided.releases)
-        claims = [(free[shard_id], wanted[shard_id]) for shard_id in decided.claims]
+        rows = snapshot.rows
+        seen = [replace(free[each], keeps=with_those_of_parents(free[each], rows)) for each in decided.claims]
+        claims = [(row, wanted[row.shard_id]) for row in seen]
         await self._running.claim(claims, group, at=snapshot.state.at)
         return decided.more
 

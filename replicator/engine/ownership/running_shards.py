@@ -16,6 +16,7 @@ from replicator.domain.shards import ownership
 from replicator.domain.shards.applied_through import Held
 from replicator.domain.shards.leases import Lease, LeaseRow, StreamRef, StreamState
 from replicator.domain.targets import TargetId
+from replicator.domain.values import replace
 from replicator.engine.bounded import each, raise_first
 from replicator.engine.limits import Limits
 from replicator.engine.membership.members import Members
@@ -124,7 +125,7 @@ class RunningShards:
         if row is None:
             return
         lease = Lease(self._ref, row.shard_id, self._members.me, row.epoch)
-        running = self._new(lease, row)
+        running = self._new(lease, replace(row, keeps={**seen.keeps, **row.keeps}))
         running.worker.offer(rules)
         self._ports.observer.lease_claimed(lease)
         self._running[row.shard_id] = running

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from replicator.domain.errors import Disposition, LeaseLost, ReplicatorError
 from replicator.domain.progress import END, HORIZON, Position, reached
 from replicator.domain.rules import Target
-from replicator.domain.shards.leases import Lease
+from replicator.domain.shards.leases import Lease, LeaseRow
 from replicator.domain.targets import TargetId
 from replicator.engine.limits import Limits
 from replicator.engine.membership.session import ShardFence
@@ -28,7 +28,7 @@ class Progress:
     def __init__(  # noqa: PLR0913 - its collaborators, given once
         self,
         lease: Lease,
-        stored: Mapping[TargetId, Position],
+        row: LeaseRow,
         ports: ShardPorts,
         *,
         fence: ShardFence,
@@ -36,7 +36,10 @@ class Progress:
         save_in: Callable[[float], None],
     ) -> None:
         self._lease = lease
-        self._positions = dict(stored)
+        self._positions = dict(row.checkpoints)
+        self._kept = dict(row.keeps)
+        """Which cache entries are kept in step up to the positions of targets."""
+        self._stored_as_kept = {name: entries for name, entries in row.keeps.items() if name in row.checkpoints}
         self._dirty: dict[TargetId, Position] = {}
         self._turn = asyncio.Lock()
         self._ports = ports
@@ -54,6 +57,17 @@ class Progress:
     def has_begun(self, target: Target) -> bool:
         """Whether a target ever read this shard."""
         return target.target_id in self._positions
+
+    def kept(self, target: Target) -> str | None:
+        """Which cache entries are kept in step up to a target's position; None: nobody noted that."""
+        return self._kept.get(target.target_id)
+
+    def keep(self, target: Target, entries: str) -> None:
+        """These are from now on, and none that is not among them; stored with the position, now or when it begins."""
+        target_id = target.target_id
+        self._kept[target_id] = entries
+        if self._stored_as_kept.get(target_id) != entries and target_id in self._positions:
+            self.moved(target, self._positions[target_id])
 
     def moved(self, target: Target, position: Position) -> None:
         """A target's frontier moved; a target begins by moving to where it begins."""
@@ -104,16 +118,18 @@ class Progress:
             if not self._dirty:
                 return
             saved, self._dirty = self._dirty, {}
+            news = {name: self._kept[name] for name in saved if self._kept.get(name) != self._stored_as_kept.get(name)}
             try:
                 self._fence.check()
                 with watched(self.service, self._ports.observer, self._limits.stall_seconds):
-                    await self._ports.coordination.save(self._lease, saved)
+                    await self._ports.coordination.save(self._lease, saved, news)
             except BaseException as error:
                 self._dirty = {**saved, **self._dirty}
                 if isinstance(error, LeaseLost):
                     self._fence.revoke()
                 raise
         self._failures = 0
+        self._stored_as_kept |= news
         if self._dirty:
             self._save_in(self._limits.checkpoint_seconds)
         self._ports.observer.checkpoint_saved(self._lease, saved)

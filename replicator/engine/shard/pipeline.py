@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from replicator.domain.errors import LeaseLost, MalformedRecord, RecordsTrimmed, ReplicatorError
 from replicator.domain.health import PROBE_SECONDS
+from replicator.domain.kept_entries import kept_entries, newly_kept
 from replicator.domain.progress import END, Position
 from replicator.domain.records import first_unread
 from replicator.domain.rules import Rule, Start, Target
@@ -205,6 +206,7 @@ class Pipeline:
         if parks_refusals(self._rule, self.target.kind):
             for parking in self._context.ports.targets[self.target.target_id].parkings:
                 await parking.load()
+        await self._drop_what_was_not_kept()
         position = await self._losses.begin(start, self._stop)
         self._context.ports.observer.service_recovered(self._service)
         self._error = None
@@ -216,6 +218,17 @@ class Pipeline:
                 return
             position = await self._losses.behind(trimmed.behind, trimmed.error)
         self._moved(END)
+
+    async def _drop_what_was_not_kept(self) -> None:
+        """Owe the drop of entries that were not kept in step up to here, before a position says that they are."""
+        progress, target = self._context.progress, self.target
+        entries, before = kept_entries(target.caches), progress.kept(target)
+        if before is not None:
+            caches = self._context.ports.targets[target.target_id].caches
+            for name in newly_kept(entries, before):
+                dropped = await caches[name].drop_all(self._context.fence)
+                self._context.ports.observer.entries_not_kept(self._place, name, dropped=dropped)
+        progress.keep(target, entries)
 
     async def _start(self) -> TargetStart:
         self._context.fence.check()

@@ -47,7 +47,7 @@ class ShardWorker:
         ends: Ends,
     ) -> None:
         self.lease = lease
-        self.progress = Progress(lease, row.checkpoints, ports, fence=fence, limits=limits, save_in=self._look_in)
+        self.progress = Progress(lease, row, ports, fence=fence, limits=limits, save_in=self._look_in)
         self._ports = ports
         self._fence = fence
         self._limits = limits

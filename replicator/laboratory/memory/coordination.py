@@ -126,7 +126,9 @@ class MemoryCoordination:
             self.put(stream, taken)
             return taken
 
-    async def save(self, lease: Lease, checkpoints: Mapping[TargetId, Position]) -> None:
+    async def save(
+        self, lease: Lease, checkpoints: Mapping[TargetId, Position], kept: Mapping[TargetId, str] | None = None
+    ) -> None:
         """Store positions by target id; other targets keep theirs. A rewind that is passed is over."""
         async with self.faults.around("save"):
             row = self._ours(lease)
@@ -140,7 +142,8 @@ class MemoryCoordination:
             stored = {
                 target_id: _timed(place, row.checkpoints.get(target_id)) for target_id, place in checkpoints.items()
             }
-            self.put(lease.stream, replace(row, checkpoints={**row.checkpoints, **stored}, rewinds=left))
+            keeps = {**row.keeps, **(kept or {})}
+            self.put(lease.stream, replace(row, checkpoints={**row.checkpoints, **stored}, rewinds=left, keeps=keeps))
 
     async def carry_over(self, stream: StreamRef, seen: LeaseRow, target_id: TargetId, place: Inherited) -> bool:
         """Put a target where others were, if its row is still as seen."""

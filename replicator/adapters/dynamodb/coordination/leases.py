@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, flag, number, schema, seconds, text, texts
-from replicator.adapters.dynamodb.coordination.names import SEAT, checkpoint, key, rewind, through
+from replicator.adapters.dynamodb.coordination.names import SEAT, checkpoint, keeps, key, rewind, through
 from replicator.adapters.dynamodb.coordination.rows import StreamRows, parse_rewind, rewind_text, through_text
 from replicator.domain.errors import LeaseLost, ReplicatorError
 from replicator.domain.identifiers import ShardId, WorkerId
@@ -126,13 +126,16 @@ class DynamoCoordination:
         answer = await self._table.update(self._names.shard_key(stream, seen.shard_id), change)
         return None if answer is None else self._reader.lease_row(answer)
 
-    async def save(self, lease: Lease, checkpoints: Mapping[TargetId, Position]) -> None:
+    async def save(
+        self, lease: Lease, checkpoints: Mapping[TargetId, Position], kept: Mapping[TargetId, str] | None = None
+    ) -> None:
         """Store positions by target id; `LeaseLost` unless owner and epoch still are ours.
 
         Rewinds that these positions pass are taken away by a second write, which a rewind needs once in its life.
         """
         place = self._names.shard_key(lease.stream, lease.shard_id)
-        answer = await self._table.update(place, Change(sets=_stored(checkpoints), when=_ours(lease)))
+        entries = {keeps(target_id): text(words) for target_id, words in (kept or {}).items()}
+        answer = await self._table.update(place, Change(sets=_stored(checkpoints) | entries, when=_ours(lease)))
         if answer is None:
             raise LeaseLost(f"The lease on shard {lease.shard_id} of {lease.stream.table} went to another worker.")
         passed = [rewind(target) for target, position in checkpoints.items() if _passes(position, target, answer)]

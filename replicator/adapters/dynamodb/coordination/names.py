@@ -28,6 +28,9 @@ REWIND = "rewind:"
 THROUGH = "through:"
 """Prefix of the attributes that hold up to when a target's position is known to reach, with that position."""
 
+KEEPS = "keeps:"
+"""Prefix of the attributes that hold which cache entries were kept in step up to a target's position."""
+
 STATEMENTS = "through"
 """The attribute of a heartbeat that says up to when targets have everything on what its worker reads."""
 
@@ -148,3 +151,8 @@ def rewind(target_id: TargetId) -> str:
 def key(partition: str, sort: str) -> dict[str, AttributeValueTypeDef]:
     """The key of a row."""
     return {"pk": {"S": partition}, "sk": {"S": sort}}
+
+
+def keeps(target_id: TargetId) -> str:
+    """The attribute that holds which cache entries a target kept in step."""
+    return f"{KEEPS}{target_id.text}"

@@ -18,6 +18,7 @@ from replicator.adapters.dynamodb.coordination.names import (
     DRIVEN_BY,
     DRIVEN_SINCE,
     FORMERLY,
+    KEEPS,
     MEMBERS,
     REPAIRED_BY,
     REWIND,
@@ -147,6 +148,8 @@ class RowReader(Struct, frozen=True):
             vanished=self._flag(row, "vanished"),
             vanished_at=self.seconds(row, "vanished_at") if "vanished_at" in row else None,
             seized_at=self.seconds(row, "seized_at") if "seized_at" in row else None,
+            # What cannot be read names no entries, so they are dropped.
+            keeps={target: row[name].get("S", "") for name, target in self._targets(row, KEEPS)},
         )
 
     def seat(self, row: Row) -> Seat:

@@ -19,6 +19,7 @@ from replicator.adapters.dynamodb.coordination.names import (
     CHECKPOINT,
     DRAINED_FOR,
     FORMERLY,
+    KEEPS,
     REWIND,
     SHARD,
     TARGET,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from replicator.domain.shards.leases import StreamRef
 
 _KEY = frozenset({"pk", "sk"})
-_BY_TARGET = (CHECKPOINT, REWIND, THROUGH)
+_BY_TARGET = (CHECKPOINT, REWIND, THROUGH, KEEPS)
 _SERVES = "serves"
 
 
