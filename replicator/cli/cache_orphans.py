@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from replicator.cli.output import note, print_json, print_rows
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED
-from replicator.operations.cache_orphans import OrphanRequest, find_orphans, regions_of
+from replicator.operations.cache_orphans import OrphanRequest, Orphans, find_orphans, regions_of
 
 _COLUMNS = ("cache", "template", "looked at", "opaque:3", "orphans", "dropped", "rules:2")
 
@@ -19,10 +20,16 @@ def show_orphans(config: Path | None, request: OrphanRequest, *, as_json: bool) 
     code = EXIT_FAULT if any(each.orphans > each.dropped for each in found) else EXIT_STOPPED
     if as_json:
         print_json({"group": settings.group, "templates": found})
-        return code
+    else:
+        print_orphans(found)
+    return code
+
+
+def print_orphans(found: Sequence[Orphans]) -> None:
+    """Print what was found, as a table."""
     if not found:
         note("no rule keeps entries in a cache.")
-        return code
+        return
     rows = [
         (
             each.cache,
@@ -41,4 +48,3 @@ def show_orphans(config: Path | None, request: OrphanRequest, *, as_json: bool) 
             note(f"{each.cache}, {each.template}: {each.unknown} Nothing can be said of its entries.")
         for key in each.keys:
             note(f"{each.cache}: {key} shows an item that is gone{' and was dropped' if each.dropped else ''}.")
-    return code

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from replicator.cli.cache_orphans import print_orphans
 from replicator.cli.confirmation import ask, need_yes, who
 from replicator.cli.following import detachable, follow_shown, how_to_follow
 from replicator.cli.output import note, print_json, print_rows, say
@@ -16,6 +18,7 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED
 from replicator.domain.jobs import JobKind
 from replicator.domain.values import replace
+from replicator.operations.cache_orphans import OrphanRequest, Orphans, find_orphans, regions_of
 from replicator.operations.comparison_requests import ComparisonRequest, comparison
 from replicator.operations.documents import document
 from replicator.operations.gaps import list_gaps
@@ -39,6 +42,7 @@ class Asked:
     rule: str
     table: str | None = None
     values: bool = False
+    caches: bool = False
     detach: bool = False
     yes: bool = False
     as_json: bool = False
@@ -52,6 +56,7 @@ def compare_tables(config: Path | None, kind: JobKind, request: ComparisonReques
     if asks:
         need_yes(yes=asked.yes, as_json=asked.as_json)
     followed: list[str] = []
+    orphans: list[Orphans] = []
 
     async def work(group: Group) -> Report | None:
         workers = await living_workers(group)
@@ -71,13 +76,17 @@ def compare_tables(config: Path | None, kind: JobKind, request: ComparisonReques
                 f"Cache {cache} did not drop {entries} entries: it is owed them, and a worker drops them when it takes"
                 " writes. `replicator caches` shows what is owed."
             )
-        return await _report(group, rule, job, asked)
+        report = await _report(group, rule, job, asked)
+        if asked.caches:
+            orphans.extend(await find_orphans(group, OrphanRequest(asked.rule)))
+        return report
 
+    regions = rule.regions_used if not asked.caches else {*rule.regions_used, *regions_of(settings)}
     with detachable(followed):
-        report = on_group(settings, work, rule.regions_used)
+        report = on_group(settings, work, regions)
     if report is None:
         return _detached(followed[0], as_json=asked.as_json)
-    return _end(report, as_json=asked.as_json)
+    return _end(report, orphans if asked.caches else None, as_json=asked.as_json)
 
 
 def nothing_to_repair(*, as_json: bool) -> int:
@@ -117,12 +126,17 @@ def _detached(job_id: str, *, as_json: bool) -> int:
     return EXIT_STOPPED
 
 
-def _end(report: Report, *, as_json: bool) -> int:
+def _end(report: Report, orphans: Sequence[Orphans] | None, *, as_json: bool) -> int:
+    """Print a report; `orphans`: what caches hold of items that are gone, if that was asked for."""
     if as_json:
-        print_json({**document(report), "identical": report.is_identical})
+        more = {} if orphans is None else {"cache_orphans": document(list(orphans))}
+        print_json({**document(report), "identical": report.is_identical, **more})
     else:
         _show(report)
-    return EXIT_STOPPED if report.is_identical else EXIT_FAULT
+        if orphans is not None:
+            print_orphans(orphans)
+    sound = report.is_identical and not any(each.orphans for each in orphans or ())
+    return EXIT_STOPPED if sound else EXIT_FAULT
 
 
 def _show(report: Report) -> None:

@@ -103,6 +103,10 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter per option
     ] = None,
     values: Annotated[bool, typer.Option("--values", help="Show the values of items that differ.")] = False,
     read_units: ReadUnits = None,
+    caches: Annotated[
+        bool,
+        typer.Option("--caches", help="Also look for cache entries of items that are gone, as `caches --orphans`."),
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; do not follow the job.")] = False,
     json: Json = False,
 ) -> None:
@@ -116,13 +120,15 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter per option
     from replicator.domain.jobs import JobKind
     from replicator.operations.comparison_requests import ComparisonRequest, parse_sample
 
+    if caches and detach:
+        raise typer.BadParameter("is done by this process, which --detach ends.", param_hint="--caches")
     request = ComparisonRequest(
         keys=tuple(key or ()),
         prefix=prefix,
         sample=None if sample is None else parse_sample(sample),
         read_units=read_units,
     )
-    asked = Asked(rule, table, values=values, detach=detach, as_json=json)
+    asked = Asked(rule, table, values=values, caches=caches, detach=detach, as_json=json)
     raise typer.Exit(compare_tables(config or context.obj, JobKind.VERIFY, request, asked))
 
 

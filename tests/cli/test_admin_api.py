@@ -183,6 +183,11 @@ def test_what_is_done_is_what_the_command_does_and_is_noted(served: Served) -> N
     assert (dropped["settled"], dropped["settled_by"]) == ("dropped", "alice")
     assert served.ask(f"/parked/{row}/drop", "alice", {})[0] == 404
 
+    assert served.ask("/caches/orphans")[0] == 401
+    status, gone = served.ask("/caches/orphans/drop", "alice", {"most": 5})
+    assert (status, [each["dropped"] for each in gone["templates"]]) == (200, [0])
+    assert served.ask("/caches/orphans/drop", "screen", {})[0] == 403
+
     status, begun = served.ask("/rules/orders/verify", "alice", {})
     assert (status, begun["job"]["kind"], begun["job"]["by"]) == (200, "verify", "alice")
     assert served.ask(f"/jobs/{begun['job']['job']}")[1]["job"]["rule"] == "orders"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import redis
 
+from replicator.cli.comparisons import _end
 from replicator.domain.versions import generation_of, ordered_version
 from replicator.laboratory.servers import Valkey
+from replicator.operations.cache_orphans import Orphans
+from replicator.operations.verification import CacheReport, Report, Units
 from tests.cli.worlds import Answer, World
 
 pytestmark = pytest.mark.servers
@@ -100,6 +103,27 @@ def test_what_a_repair_without_a_daemon_cannot_drop_is_owed(damaged: World, valk
 def owed_entries(world: World) -> list[str]:
     rows = world.items("eu", "replicator-owed-test")
     return [row["k"]["S"] for row in rows if row["sk"]["S"].startswith("debt|")]
+
+
+def test_verify_looks_for_entries_of_items_that_are_gone_where_asked(damaged: World, valkey: Valkey) -> None:
+    with redis.Redis.from_url(valkey.url) as cache:
+        cache.set(f"{damaged.account}:same:1", f"V:{V1}|right")
+    found = damaged.run("verify", "orders", "--caches", "--json")
+    assert [(each["looked_at"], each["orphans"]) for each in found.json["cache_orphans"]] == [(1, 0)], found.said
+    assert "--caches" in damaged.run("verify", "orders", "--caches", "--detach").said
+
+
+def test_a_verification_that_found_entries_of_items_that_are_gone_has_found_something(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    caches, units = CacheReport(0, 0, 0, 0), Units(1, 0)
+    report = Report(
+        "verify-1", "orders", "verify", "done", 5, [], 0, {}, 0, 0, 0, 0, 0, 0, caches, units, None, waited=True
+    )
+    gone = Orphans("eu_main", "o:{pk}", ["orders"], looked_at=7, orphans=1, keys=["o:gone"])
+    assert [_end(report, found, as_json=True) for found in (None, [], [gone])] == [0, 0, 1]
+    assert _end(report, [gone], as_json=False) == 1
+    assert "o:gone shows an item that is gone" in capsys.readouterr().err
 
 
 def test_named_keys_are_compared_and_shown_with_values_when_asked(damaged: World) -> None:

@@ -154,6 +154,24 @@ def test_positions_go_back_and_shards_leave_their_worker_by_buttons(page: Page, 
     assert {"rewind", "release_leases"} <= {*deeds}
 
 
+def test_entries_of_items_that_are_gone_are_shown_before_they_may_be_dropped(page: Page, served: Served) -> None:
+    visit(page, "workers")
+    page.get_by_role("button", name="Look for entries of items that are gone…").click()
+    give(page, TOKENS["screen"])
+    page.get_by_text("and none is of an item that is gone").wait_for()
+    found = {"cache": "eu_main", "template": "o:{pk}:{sk}", "rules": ["orders"], "looked_at": 7, "opaque": 0,
+             "orphans": 1, "dropped": 0, "more": True, "keys": ["o:gone:1"], "unknown": ""}  # fmt: skip
+    page.route("**/api/v1/caches/orphans", lambda route: route.fulfill(json={"group": "test", "templates": [found]}))
+    page.get_by_role("button", name="Look for entries of items that are gone…").click()
+    give(page, TOKENS["alice"])
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("replicator caches --orphans --drop").wait_for()
+    dialog.get_by_text("o:gone:1").wait_for()
+    dialog.get_by_role("button", name="Drop", exact=True).click()
+    page.get_by_text("Drop: done.").wait_for()
+    assert "drop_orphans" in {each["what"] for each in served.ask("/audit")[1]["deeds"]}
+
+
 def test_a_deed_shows_its_command_asks_once_and_takes_a_token(page: Page, served: Served) -> None:
     page.get_by_role("button", name="Pause", exact=True).click()
     give(page, "wrong" * 8)

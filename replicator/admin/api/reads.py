@@ -11,6 +11,7 @@ from replicator.admin.api.masking import MASK, shown_entry
 from replicator.domain.verdict.kinds import Problem, Verdict
 from replicator.operations import gaps, jobs, parked_rows
 from replicator.operations.audit import ListedDeed, list_deeds
+from replicator.operations.cache_orphans import MOST, OrphanRequest, Orphans, find_orphans
 from replicator.operations.caches import CacheStatus, cache_status
 from replicator.operations.conflict_entries import ConflictEntries, find, wanted_entries
 from replicator.operations.documents import document
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _RULE = Field("rule", "only of this rule", option="--rule")
 _ALL = Field("all", "include finished and acknowledged ones", "boolean", option="--all", default=False)
+ORPHANS_SECONDS = 180.0
+"""How long a look for orphans may take, a minute of which is between its two parts."""
 _MOST_ROWS, _SHOWN_ROWS, _MOST_NOTES = 1000, 200, 1000
 
 
@@ -114,6 +117,11 @@ async def _shards(asked: Asked) -> Any:
 
 async def _caches(asked: Asked) -> Any:
     return {"group": asked.group.settings.group, "caches": await cache_status(asked.group)}
+
+
+async def _orphans(asked: Asked) -> Any:
+    wanted = OrphanRequest(asked.given["rule"], asked.given["most"])
+    return {"group": asked.group.settings.group, "templates": await find_orphans(asked.group, wanted)}
 
 
 async def _plan(asked: Asked) -> Any:
@@ -269,6 +277,11 @@ READS = (
              token=True),
     Endpoint("caches", "GET", "/caches", "The state of the caches, and their backlog",
              {"group": str, "caches": list[CacheStatus]}, _caches, command="caches", once=True),
+    Endpoint("orphans", "GET", "/caches/orphans",
+             "Cache entries of items that are gone, by two looks a minute apart; a comparison of tables meets none",
+             {"group": str, "templates": list[Orphans]}, _orphans,
+             (_RULE, Field("most", "entries to look at for each key template", "integer", option="--most", most=MOST,
+                           default=MOST)), command="caches --orphans", token=True, seconds=ORPHANS_SECONDS),
     Endpoint("plan", "GET", "/plan", "The bootstraps and repairs that the configuration needs",
              {"group": str, "steps": list[Planned]}, _plan, command="plan",
              token=True, once=True),

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from replicator.admin.api.endpoints import VALUES, Endpoint, Field
 from replicator.admin.api.masking import masked
-from replicator.admin.api.reads import id_of
+from replicator.admin.api.reads import ORPHANS_SECONDS, id_of
 from replicator.domain.copying.meshes import Missing
 from replicator.domain.copying.ordered import Extra
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.jobs import JobKind
 from replicator.operations import gaps, jobs, parked, parked_rows, pauses, promotion
 from replicator.operations.bootstrap import BootstrapRequest, plan_bootstrap
+from replicator.operations.cache_orphans import MOST, OrphanRequest, Orphans, find_orphans
 from replicator.operations.comparison_requests import ComparisonRequest, comparison, parse_sample
 from replicator.operations.documents import document
 from replicator.operations.parked_rows import ParkedRow
@@ -71,6 +72,11 @@ async def _retry(asked: Asked) -> Any:
 async def _drop(asked: Asked) -> Any:
     row = await parked_rows.parked_named(asked.group, asked.given["id"])
     return await parked.drop(asked.group, row, by=_by(asked))
+
+
+async def _drop_orphans(asked: Asked) -> Any:
+    wanted = OrphanRequest(asked.given["rule"], asked.given["most"], drop=True)
+    return {"group": asked.group.settings.group, "templates": document(await find_orphans(asked.group, wanted))}
 
 
 # -- conflicts ---------------------------------------------------------------------------------------------------------
@@ -213,6 +219,12 @@ WRITES = (
     Endpoint("drop_parked", "POST", "/parked/{id}/drop",
              "Drop a refused change; it is logged as a conflict of kind `dropped`", ParkedRow, _drop,
              (id_of("row"),), command="parked drop"),
+    Endpoint("drop_orphans", "POST", "/caches/orphans/drop",
+             "Drop cache entries of items that are gone, if two looks a minute apart find them",
+             {"group": str, "templates": list[Orphans]}, _drop_orphans,
+             (_body("rule", "only of this rule"),
+              _body("most", "entries to look at for each key template", "integer", most=MOST, default=MOST)),
+             command="caches --orphans --drop", seconds=ORPHANS_SECONDS),
     Endpoint("promotion", "GET", "/conflicts/{id}/promotion",
              "What promoting the loser would write, and what it would replace", _PROMOTION, _preview,
              (_ENTRY, Field("region", "where, when the rule writes several"),

@@ -1,7 +1,7 @@
 // Requests to the worker that served this page. The token is kept by this page alone, and goes with it.
 
 const PREFIX = "/api/v1";
-const LONGEST = 100_000;
+const LONGEST = 190_000;
 let token = null;
 export let session = { token: null, access: "none" };
 

@@ -123,6 +123,25 @@ export const gaps = {
   },
 };
 
+// What was found is shown before it may be dropped; each look takes a minute when it finds something.
+async function lookForOrphans(done) {
+  const look = async () => {
+    if (!allowed(look, ["read", "write"])) return;
+    say("This takes a minute if there are such entries.");
+    try {
+      const { templates } = await ask("/caches/orphans");
+      const found = templates.filter((each) => each.orphans > 0), unknown = templates.filter((each) => each.unknown);
+      const seen = templates.reduce((sum, each) => sum + each.looked_at, 0);
+      if (found.length === 0) { say(`${seen} entries were looked at, and none is of an item that is gone. ${unknown.map((each) => each.unknown).join(" ")}`); return; }
+      const rows = found.map((each) => [each.cache, h("code", {}, each.template), each.looked_at, each.orphans, each.keys.map((key) => h("div", {}, h("code", {}, tail(key, 40))))]);
+      const parts = [h("p", {}, `${seen} entries were looked at${templates.some((each) => each.more) ? "; there are more" : ""}. Each one below shows an item that no table has. They are looked at again before they are dropped, which takes a minute.`),
+        table(["cache", "template", "looked at", "found", "entries"], rows, { caption: "Entries of items that are gone" })];
+      button("Drop", "drop_orphans", {}, { title: "Drop these cache entries?", parts, done }).click();
+    } catch (refused) { say(refused.message); }
+  };
+  await look();
+}
+
 export const workers = {
   title: "Workers",
   load: async () => {
@@ -145,7 +164,8 @@ export const workers = {
     return [
       section("Workers", table(["worker", "answers", "admin server", "shards", "rules", "reason", ""], rows, { caption: "Workers", of: "No worker has a heartbeat." })),
       section("Leases", table(["stream", "shard", "worker", "epoch", "state", ""], leases, { caption: "Shards and their owners" })),
-      section("Caches", table(["cache", "region", "state", "backlog", "address", "why"], caches, { caption: "Caches", of: "No rule acts on a cache." })),
+      section("Caches", table(["cache", "region", "state", "backlog", "address", "why"], caches, { caption: "Caches", of: "No rule acts on a cache." }),
+        found.caches.length > 0 && h("div", { class: "row" }, h("button", { type: "button", "data-key": "orphans", onclick: () => lookForOrphans(reload) }, "Look for entries of items that are gone…"))),
     ];
   },
 };
