@@ -12,11 +12,10 @@ import signal
 import sys
 from collections.abc import Sequence
 
-_COLLECT_AFTER = (25_000, 20, 20)
-"""Thresholds of the garbage collector (`gc.set_threshold`).
+_COLLECT_AFTER = (200_000, 20, 20)
+"""Thresholds of the garbage collector (`gc.set_threshold`) that what is imported does not reach, for it is no garbage.
 
-What is imported is no garbage. With a thousand shards a full collection takes 170 ms, and all of them took a third of
-the processor; garbage in cycles, above all of the AWS client, is a few megabytes between two of the youngest objects.
+A command ends before it; a daemon sets others when it begins (`app/collector.py`).
 """
 
 _STOPPED = 0
@@ -36,6 +35,7 @@ def main() -> None:
 
     code = run(command)
     _end_at_a_signal(code, [signal.SIGTERM, signal.SIGINT])  # what is left does not change how it ended
+    gc.freeze()  # else the interpreter looks through all of it again, and then gives it to the system anyway
     sys.exit(code)
 
 

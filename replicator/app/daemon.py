@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import resource
 import socket
@@ -20,6 +19,7 @@ from replicator.adapters.clock import SystemClock
 from replicator.admin.server import serve_admin
 from replicator.app.bounds import HOME_CONNECTIONS
 from replicator.app.canary_sources import CanarySources
+from replicator.app.collector import keep_what_is_imported, keep_what_is_made
 from replicator.app.held_rules import HeldRules
 from replicator.app.job_worlds import JobPlaces, job_places, job_ports
 from replicator.app.lifetime import live, unless
@@ -59,6 +59,7 @@ _MOST_FILES = 65_536
 
 def run(settings: Settings, *, config_path: Path, strict: bool = False) -> int:
     """Run the daemon until a signal; returns the exit code. `strict`: what would be held refuses the start."""
+    keep_what_is_imported()
     with written_aside():
         configure(settings.log.level, settings.log.format)
         _allow_files()
@@ -200,7 +201,7 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     ).take_up
     servers = assembly.rows.clock  # jobs compare times that several machines noted
     notify("READY=1")
-    _spare_the_collector()
+    keep_what_is_made()
     async with asyncio.TaskGroup() as background:
         dog = background.create_task(watchdog(lambda: parts.board.health() is None), name="watchdog")
         watches = [
@@ -234,9 +235,3 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
         dog.cancel()
         for looking in watches:
             looking.cancel()
-
-
-def _spare_the_collector() -> None:
-    """Keep what lives as long as the process out of every collection (how often there is one: `__main__`)."""
-    gc.collect()
-    gc.freeze()

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import structlog
 from msgspec import Struct
 
+from replicator.app.collector import keep_what_is_imported
 from replicator.app.lifetime import signals_to
 from replicator.domain.errors import (
     EXIT_DRAIN_TIMED_OUT,
@@ -104,6 +105,7 @@ def number_of_workers(text: str) -> int:
 def run_workers(settings: Settings, count: int, *, config_path: Path, strict: bool = False) -> int:
     """Run so many workers until a signal; returns the exit code: the worst of theirs."""
     launches = [launch_of(settings, index, count, config_path, strict=strict) for index in range(count)]
+    keep_what_is_imported()
     with written_aside():
         configure(settings.log.level, settings.log.format)
         return asyncio.run(Workers(launches, Patience(drain=settings.drain.total_seconds())).run())

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import aiohttp  # noqa: F401 - what is left out of its import is tested after it
 import pytest
@@ -12,7 +19,18 @@ from botocore.loaders import Loader
 
 from replicator import __main__ as program
 from replicator.adapters.aws.descriptions import SharedTrust, service_descriptions
+from replicator.app import daemon, supervisor
+from replicator.app.collector import COLLECT_AFTER
 from replicator.cli.commands import app, only
+from replicator.settings import Settings
+
+EXAMPLE = Path(__file__).parents[2] / "config" / "replicator.yaml"
+CONFIG: dict[str, Any] = {
+    "group": "test",
+    "regions": {"us": {"region": "us-east-1"}, "eu": {"region": "eu-west-1"}},
+    "coordination": {"region": "us"},
+    "rules": [{"name": "orders", "table": "orders", "source": "us", "replicas": ["eu"]}],
+}
 
 
 @pytest.mark.parametrize("name", ["dynamodb", "dynamodbstreams", "sts"])
@@ -69,3 +87,54 @@ def test_a_command_is_made_alone(word: str, made: list[str]) -> None:
 @pytest.mark.parametrize("word", [None, "leases", "import-kcl", "nothing"])
 def test_every_command_is_made_for_other_words(word: str | None) -> None:
     assert only(word) is app
+
+
+# -- the garbage collector -----------------------------------------------------------------------------------------
+
+
+def test_a_command_ends_before_there_was_a_collection_of_what_it_imported() -> None:
+    program = "\n".join(
+        [
+            "import gc, sys",
+            "from replicator.__main__ import main",
+            "began = gc.get_stats()",
+            f"sys.argv = ['replicator', 'check', '--offline', '--config', {str(EXAMPLE)!r}]",
+            "try:",
+            "    main()",
+            "except SystemExit as end:",
+            "    print(end.code, gc.get_stats() == began, gc.get_freeze_count() > 0)",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\n0 True True\n"), done.stdout + done.stderr
+
+
+class _Began(Exception):
+    """The daemon began."""
+
+
+@pytest.fixture
+def _thresholds() -> Iterator[None]:
+    """Those of the tests, which are in force again afterwards."""
+    before = gc.get_threshold()
+    gc.set_threshold(1_000_000)
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("_thresholds")
+@pytest.mark.parametrize("what", [daemon, supervisor])
+def test_a_daemon_keeps_what_is_imported_and_collects_what_comes(
+    what: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def begin(*_: object) -> None:
+        raise _Began
+
+    monkeypatch.setattr(what, "configure", begin)
+    settings, path = Settings(**CONFIG), tmp_path / "replicator.yaml"
+    run = daemon.run if what is daemon else partial(supervisor.run_workers, count=2)
+    with pytest.raises(_Began):
+        run(settings, config_path=path)
+    assert gc.get_threshold() == COLLECT_AFTER
+    assert gc.get_freeze_count() > 0
