@@ -16,7 +16,7 @@ from replicator.demo.reader import CacheReader
 from replicator.demo.report import Report
 from replicator.demo.run import SETTLE_SECONDS, DemoOptions, Run, supervised, watch_of
 from replicator.demo.traffic import Writers
-from replicator.demo.view import View
+from replicator.demo.view import View, outcome
 from replicator.demo.world import World
 
 CATCH_UP_SECONDS: Final = 120.0
@@ -85,8 +85,11 @@ class OrderedRun(Run):
         if options.bootstrap:
             async with self.busy(self.writers, keys):
                 await self._bootstrap()
-        await wait_until_caught_up(world, keys, CATCH_UP_SECONDS)
-        view.say("the replicas show all of them; now readers fill the caches and writers write")
+        is_so = await wait_until_caught_up(world, keys, CATCH_UP_SECONDS)
+        standing = outcome(
+            "the replicas show all of them", "the replicas lack some of them", is_so=is_so, seconds=CATCH_UP_SECONDS
+        )
+        view.say(f"{standing}; now readers fill the caches and writers write")
         await self.warm(keys)
         async with self.busy(self.writers, keys):
             async with asyncio.TaskGroup() as group:

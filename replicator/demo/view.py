@@ -40,6 +40,11 @@ class Traffic(Protocol):
         """Acknowledged writes."""
 
 
+def outcome(says: str, denies: str, *, is_so: bool, seconds: float) -> str:
+    """How a wait of at most `seconds` ended, in words: never the one that was hoped for where it is not true."""
+    return says if is_so else f"{denies} after {seconds:.0f} s"
+
+
 @dataclass(slots=True)
 class Stage:
     """Everything the view looks at while traffic runs."""

@@ -113,6 +113,49 @@ def test_shards_are_drawn_behind_their_parents(page: Page, served: Served) -> No
     assert page.locator("svg.lineage > path").count() == 4, "one line for each parent that is known"
 
 
+def test_thousands_of_shards_are_drawn_in_part_and_listed_in_pages(page: Page, served: Served) -> None:
+    found = served.ask("/shards")[1]
+    (shard,) = found["shards"]
+    shards = [{**shard, "shard": f"shard-{number:04}", "parents": []} for number in range(1000)]
+    shards[999] |= {"state": "waiting", "parents": ["shard-0998"], "waits_for": ["shard-0998"]}
+    body = json.dumps({**found, "shards": shards, "more": True})
+    page.route("**/api/v1/shards*", lambda route: route.fulfill(body=body, content_type="application/json"))
+    visit(page, "shards")
+    assert page.locator("svg.lineage g").count() == 200
+    assert page.locator("svg.lineage g.waiting").count() == 1, "what waits is drawn first"
+    assert page.locator("svg.lineage > path").count() == 1, "and what it waits for"
+    assert "Only the first 1000 shards are shown" in page.inner_text("main")
+    assert "200 of 1000 shards are drawn" in page.inner_text("main")
+    pages_are_turned(page, "Shards of us:orders", 1000, "shard-")
+
+
+def test_thousands_of_leases_are_listed_in_pages(page: Page, served: Served) -> None:
+    found = served.ask("/leases?fast=true")[1]
+    leases = [{**found["shards"][0], "shard": f"shard-{number:04}"} for number in range(5000)]
+    body = json.dumps({**found, "shards": leases})
+    page.route("**/api/v1/leases*", lambda route: route.fulfill(body=body, content_type="application/json"))
+    visit(page, "workers")
+    pages_are_turned(page, "Shards and their owners", 5000, "shard-")
+
+
+def pages_are_turned(page: Page, caption: str, count: int, name: str) -> None:
+    """A long table shows a page, turns it to both sides, and stands where it stood when it is drawn anew."""
+    table = page.get_by_role("table", name=caption)
+    # Of the table's own block: other tables of the page may have pages, too.
+    block = page.locator("div", has=table).last
+    assert table.locator("tbody tr").count() == 100
+    assert f"Rows 1 to 100 of {count}" in block.inner_text()
+    assert block.get_by_role("button", name="Previous").is_disabled()
+    block.get_by_role("button", name="Next").click()
+    assert f"Rows 101 to 200 of {count}" in block.inner_text()
+    assert table.get_by_text(f"{name}0100").count() == 1
+    assert table.get_by_text(f"{name}0099").count() == 0
+    page.evaluate("document.getElementById('dialog').dispatchEvent(new Event('close'))")  # draws the page anew
+    assert f"Rows 101 to 200 of {count}" in block.inner_text()
+    block.get_by_role("button", name="Previous").click()
+    assert f"Rows 1 to 100 of {count}" in block.inner_text()
+
+
 def test_the_trend_of_the_last_hour_is_there_at_once(page: Page, served: Served) -> None:
     def samples() -> int:
         return len(served.ask("/history")[1]["lags"].get("orders/replica/eu:orders", []))

@@ -70,6 +70,8 @@ class CacheRun(Run):
         caught_up = await wait_until_caught_up(world, self.keys, CATCH_UP_SECONDS)
         chaos = await self._traffic() if caught_up else None
         caught_up = caught_up and await wait_until_caught_up(world, self.keys, CATCH_UP_SECONDS)
+        if not caught_up:
+            view.say(f"the replicas lack some changes after {CATCH_UP_SECONDS:.0f} s")
         view.say("looking at every entry")
         stale, entries = await self._wait_until_settled()
         daemon_exit = None

@@ -16,7 +16,7 @@ from replicator.demo.mesh.report import MeshReport, Records
 from replicator.demo.mesh.traffic import MeshWriters
 from replicator.demo.reader import CacheReader
 from replicator.demo.run import SETTLE_SECONDS, DemoOptions, Run, supervised, watch_of
-from replicator.demo.view import View
+from replicator.demo.view import View, outcome
 from replicator.demo.world import World
 
 ALIKE_SECONDS: Final = 180.0
@@ -58,8 +58,12 @@ class MeshRun(Run):
         view.say("the daemon is ready")
         streams = Streams.of(world)
         async with supervised(world), self.driven():
-            if not await streams.wait_for_silence(lambda: alike(world), _PAUSE_SECONDS, ALIKE_SECONDS):
-                view.say("the regions are still not alike")
+            is_so = await streams.wait_for_silence(lambda: alike(world), _PAUSE_SECONDS, ALIKE_SECONDS)
+            regions = f"the {len(world.regions)} regions"
+            standing = outcome(
+                f"{regions} hold the same items", f"{regions} still differ", is_so=is_so, seconds=ALIKE_SECONDS
+            )
+            view.say(f"{standing}; now readers and writers begin in every region")
             silent_seconds = await self._traffic(streams)
             silent = silent_seconds is not None
             total = await streams.count()
@@ -91,7 +95,6 @@ class MeshRun(Run):
     async def _traffic(self, streams: Streams) -> float | None:
         """Writers and readers, until all writes have ceased; returns how long that took, None: too long."""
         view, writers, keys, world = self.view, self.writers, self.keys, self.world
-        view.say(f"{len(world.regions)} regions hold the same; now readers and writers begin in every region")
         await self.warm(keys)
         async with self.busy(writers, keys):
             await writers.run(self.options.rate, self.options.duration)

@@ -20,8 +20,20 @@ export function sparkline(samples, name) {
 
 const WIDE = 216, HIGH = 44, GAP = 46, ROW = 58;
 
+const MOST_DRAWN = 200;
+
+// Which shards to draw: all, or first those that wait, what they wait for, and those without a worker.
+export function drawn(shards) {
+  if (shards.length <= MOST_DRAWN) return shards;
+  const awaited = new Set(shards.flatMap((each) => each.waits_for));
+  const rank = (each) => ["vanished", "waiting"].includes(each.state) || awaited.has(each.shard) ? 0 : each.owner || each.state === "finished" ? 2 : 1;
+  const first = new Set([...shards].sort((one, other) => rank(one) - rank(other)).slice(0, MOST_DRAWN));
+  return shards.filter((each) => first.has(each));
+}
+
 // Shards in columns: a child stands to the right of the last of its parents.
 export function lineage(shards) {
+  if (shards.length === 0) return "";
   const byId = new Map(shards.map((each) => [each.shard, each]));
   const columns = new Map();
   const depth = (each, seen = new Set()) => {

@@ -100,7 +100,7 @@ export const parked = {
   every: 15,
   draw: (found, { refresh, reload }) => {
     const chosen = found.parked.find((row) => row.row === chosenRow?.id);
-    const rows = found.parked.map((row) => ({
+    const rows = found.parked.map((row) => () => ({
       class: row.row === chosenRow?.id ? "chosen" : "",
       cells: [h("button", { type: "button", "data-key": row.row, onclick: () => { chosenRow = { id: row.row, masked: true }; refresh(); } }, row.row.slice(0, 12)),
         h("code", {}, row.shown), row.target, row.why, row.change, row.tries, time(row.first)],

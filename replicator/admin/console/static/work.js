@@ -1,7 +1,7 @@
 // Shards with their lineage, gaps and jobs, workers with what they own, and what was done here.
 
 import { ask } from "./api.js";
-import { lineage } from "./charts.js";
+import { drawn, lineage } from "./charts.js";
 import { allowed, button } from "./actions.js";
 import { h, say, section, state, table } from "./dom.js";
 import { place, span, tail, time } from "./text.js";
@@ -17,7 +17,7 @@ async function rewinding(rule, to, done) {
     try {
       const planned = await ask(`/rules/${encodeURIComponent(rule)}/rewind?to=${encodeURIComponent(to)}`);
       if (planned.count === 0) { say("Nothing to rewind."); return; }
-      const rows = planned.steps.map((each) => [each.stream, h("code", {}, tail(each.shard, 26)), each.target, h("code", {}, tail(each.position, 22))]);
+      const rows = planned.steps.map((each) => () => [each.stream, h("code", {}, tail(each.shard, 26)), each.target, h("code", {}, tail(each.position, 22))]);
       const parts = [h("p", {}, `${planned.count} checkpoints move back. Versions prevent re-read records from undoing anything newer.`),
         planned.gone.length > 0 && h("p", {}, `${planned.gone.length} shards are no longer in their stream and are not changed.`),
         table(["stream", "shard", "target", "checkpoint"], rows, { caption: "Shards to read again" })];
@@ -45,15 +45,18 @@ export const shards = {
     const streams = new Map();
     for (const each of found.shards) {
       const name = `${each.region}:${each.table}`;
-      streams.set(name, [...(streams.get(name) ?? []), each]);
+      if (!streams.has(name)) streams.set(name, []);
+      streams.get(name).push(each);
     }
+    const some = new Set(drawn(found.shards));
     const toggle = h("label", {}, h("input", { type: "checkbox", "data-key": "all", checked: everyShard, onchange: (event) => { everyShard = event.target.checked; reload(); } }), " finished shards, too");
     return [
       h("div", { class: "row spread" }, h("p", { class: "soft" }, "A shard is read after all its parents were read to their end."), toggle),
       found.unreadable.map((each) => h("p", {}, state("unknown", "warn"), " ", each)),
-      found.more && h("p", {}, state("cut", "warn"), ` Only the first ${found.shards.length} shards are shown.`),
+      found.more && h("p", {}, state("cut", "warn"), ` Only the first ${found.shards.length} shards are shown. All: `, h("code", {}, "replicator leases list")),
+      some.size < found.shards.length && h("p", { class: "soft" }, `${some.size} of ${found.shards.length} shards are drawn, first those that wait and those without a worker. The tables list the others.`),
       streams.size === 0 && h("p", { class: "soft" }, "No shards."),
-      [...streams].map(([name, own]) => section(name, lineage(own), table(["shard", "state", "waits for", "worker", "epoch", "positions"], own.map((each) => [
+      [...streams].map(([name, own]) => section(name, lineage(own.filter((each) => some.has(each))), table(["shard", "state", "waits for", "worker", "epoch", "positions"], own.map((each) => () => [
         h("code", {}, tail(each.shard, 26)), state(each.state, STANDING[each.state]), each.waits_for.map((id) => tail(id, 26)).join(", "),
         each.owner ? h("code", {}, tail(each.owner)) : state("none", each.state === "finished" ? "" : "warn"), each.epoch,
         Object.entries(each.positions).map(([target, position]) => h("div", {}, h("span", { class: "soft" }, `${target} `), h("code", {}, tail(position ?? "none", 22)))),
@@ -115,7 +118,7 @@ export const gaps = {
       button("Verify", "verify", { rule: rule.name }, { title: `Compare the tables of rule ${rule.name}?`, done: reload, parts: h("p", {}, "Reads every item of its tables, within the units that jobs may take.") }),
       button("Repair", "repair", { rule: rule.name }, { title: `Correct what differs in the tables of rule ${rule.name}?`, done: reload, parts: h("p", {}, "Replaced versions are kept in the conflict log, as kind repair.") }));
     return [
-      section("Gaps that are not acknowledged", table(["gap", "target", "stream", "shard", "why", "found", ""], open.map((gap) => gapRow(gap, reload)), { caption: "Open gaps", of: "There is no open gap." }),
+      section("Gaps that are not acknowledged", table(["gap", "target", "stream", "shard", "why", "found", ""], open.map((gap) => () => gapRow(gap, reload)), { caption: "Open gaps", of: "There is no open gap." }),
         over > 0 && h("p", { class: "soft" }, `${over} more are acknowledged.`), nextLoss(status)),
       section("Jobs over whole tables", table(["job", "rule", "table", "state", "progress", "found", "by", "since", "note", ""], found.jobs.slice(0, 30).map((job) => jobRow(job, reload)), { caption: "Jobs, newest first", of: "No job ran yet." })),
       section("Begin", (status?.rules ?? []).map(start)),
@@ -157,7 +160,7 @@ export const workers = {
       return [h("code", {}, each.worker), answers, h("code", {}, each.admin), each.shards, (known?.rules ?? []).join(", "), (known?.daemon?.unready ?? []).join(" "),
         each.shards > 0 ? release({ worker: each.worker }, `the ${each.shards} shards of worker ${each.worker}`, reload) : ""];
     });
-    const leases = found.leases.shards.map((each) => [`${each.region}:${each.table}`, h("code", {}, tail(each.shard, 26)), each.owner ? h("code", {}, each.owner) : state("none", "warn"), each.epoch, each.state,
+    const leases = found.leases.shards.map((each) => () => [`${each.region}:${each.table}`, h("code", {}, tail(each.shard, 26)), each.owner ? h("code", {}, each.owner) : state("none", "warn"), each.epoch, each.state,
       each.owner ? release({ shard: each.shard, stream: `${each.region}:${each.table}` }, `shard ${tail(each.shard, 26)}`, reload) : ""]);
     const caches = found.caches.map((each) => [each.cache, each.region, each.away ? state(`away for ${span(each.away_seconds)}`, "bad") : each.trouble ? state("no answer", "warn") : state("here", "good"),
       each.keys === null ? state("not known", "warn") : `${each.more ? "at least " : ""}${each.keys}${each.owes_flush ? ", and a flush" : ""}`, each.address, each.why || each.trouble || ""]);
