@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 
 import pytest
 
@@ -17,7 +18,7 @@ from replicator.engine.applying.partner import Partner
 from replicator.engine.limits import Limits
 from replicator.ports.events import Place
 from replicator.ports.targets import OPEN
-from tests.engine.mesh_world import ACTIVE, MODES, NAME, MeshWorld
+from tests.engine.mesh_world import ACTIVE, MODES, NAME, MeshWorld, item
 from tests.engine.world import AP, EU, ORDERS, US, Recorder, hold, key_of, slow, until
 
 MEMBERS = (US, EU, AP)
@@ -121,6 +122,45 @@ async def test_the_position_passes_what_is_owed_and_another_worker_brings_it(mod
     assert world.losses() == []
     assert len(world.agreed()) == 21
     assert second.observer.faults == []
+
+
+async def test_a_region_that_is_rebuilt_is_owed_what_it_had_when_it_was_paused() -> None:
+    """Its own writes come back behind the pause: what was copied of another region may be older than these."""
+    world = MeshWorld("versioned", *MEMBERS)
+    async with world.process() as process:
+        await lag_of(world, US, EU, "canary", 1)
+        world[US].put("a", "old", ver=1)
+        await until(lambda: same_in(world, *MEMBERS) and world[EU].value("a") == "old")
+        await until(lambda: world.stored(EU) == world.records(EU)[-1].sequence)
+        world.streams[EU].faults.outage = Unreachable
+        world[US].put("a", "new", ver=2)
+        await until(lambda: same_in(world, *MEMBERS) and world.stored(US) == world.records(US)[-1].sequence)
+        world.membership.pause_region(NAME, AP)
+        await until(lambda: (AP, "away") in process.observer.of("region_stands"))
+        world[AP].write("a", item("a", "old", ver=1))  # the copy of EU began before that had the new one
+        world.streams[EU].faults.outage = None
+        await until(lambda: world.stored(EU) == world.records(EU)[-1].sequence)
+        assert "a" in world.missed(EU, AP)
+        world.membership.resume_region(NAME, AP)
+        await until(lambda: world[AP].value("a") == "new" and world.owes_nothing(), within=60)
+        await process.drain()
+
+
+async def test_a_doubt_about_what_is_owed_is_answered_for_all_keys_at_once() -> None:
+    world = MeshWorld("versioned", *MEMBERS)
+    asked: Counter[str] = Counter()
+
+    async def note(call: str) -> None:
+        asked[call] += 1
+
+    world.owed[US].faults.pause = note
+    for number in range(40):
+        world[US].put(f"k{number}", "v", ver=1)
+    async with world.process() as process:
+        await until(lambda: same_in(world, *MEMBERS) and len(world[AP].holds()) == 40)
+        await process.drain()
+    assert asked["find_owed"] == 0, asked
+    assert 0 < asked["page_owed"] < 20, asked
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -85,6 +85,7 @@ class Owing:
     owes: bool = field(default=True, init=False)
     """Whether rows may be there: until it was seen that there is none."""
     _misses: int = field(default=0, init=False)
+    _look: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _turns: dict[ItemKey, asyncio.Lock] = field(default_factory=dict, init=False)
     _waiting: Counter[ItemKey] = field(default_factory=Counter, init=False)
 
@@ -100,9 +101,20 @@ class Owing:
 
     async def missed_before(self, key: ItemKey) -> bool:
         """Whether a key is owed that can be brought now."""
-        if self.partner.is_missing or not self.owes:
+        if self.partner.is_missing or not await self._may_owe():
             return False
         return await self.rows.find(self.to, row_id(self.to, key)) is not None
+
+    async def _may_owe(self) -> bool:
+        """Whether rows may be there; while none is known of, one look for any of them answers for all keys."""
+        if self._is_in_doubt():
+            async with self._look:
+                if self._is_in_doubt():
+                    await self.any()
+        return self.owes
+
+    def _is_in_doubt(self) -> bool:
+        return self.owes and self.last is None
 
     @asynccontextmanager
     async def alone(self, key: ItemKey) -> AsyncIterator[None]:
