@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
+_ASKS_FOR_THE_VERSION = (["--version"], ["version"])
+"""Arguments that are answered without the library of commands: the least that a program can be asked."""
 
 
 def run(command: str | None = None) -> int:
@@ -31,6 +33,12 @@ def run(command: str | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what a terminal has no character for is no reason to end
     try:
+        if sys.argv[1:] in _ASKS_FOR_THE_VERSION:
+            from replicator import __version__
+
+            sys.stdout.write(f"replicator {__version__}\n")
+            sys.stdout.flush()
+            return 0
         from replicator.cli.commands import only
 
         return _called(only(command))

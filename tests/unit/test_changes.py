@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -113,3 +114,12 @@ def test_the_meaning_of_a_rule_is_what_is_configured_of_it() -> None:
         meanings_of(settings(rules=[cached], caches={"one": {**ONE, "prefix": "p:"}}))["orders"],
     ]
     assert len({orders, *others}) == len(others) + 1
+
+
+def test_the_meaning_of_a_rule_is_that_of_its_own_text() -> None:
+    cached = {**ORDERS, "cache": [{"cache": "one", "key": "{pk}"}]}
+    one = settings(rules=[USERS, cached])
+    for rule in one.rules:
+        caches = "".join(f"|{action.cache}|" for action in rule.cache)
+        digest = sha256((rule.model_dump_json(exclude_defaults=True) + caches).encode()).hexdigest()
+        assert digest.startswith(meanings_of(one)[rule.name])

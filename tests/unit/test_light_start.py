@@ -18,6 +18,7 @@ from botocore.exceptions import UnknownServiceError
 from botocore.loaders import Loader
 
 from replicator import __main__ as program
+from replicator import __version__
 from replicator.adapters.aws.descriptions import SharedTrust, service_descriptions
 from replicator.app import daemon, supervisor
 from replicator.app.collector import COLLECT_AFTER
@@ -87,6 +88,20 @@ def test_a_command_is_made_alone(word: str, made: list[str]) -> None:
 @pytest.mark.parametrize("word", [None, "leases", "import-kcl", "nothing"])
 def test_every_command_is_made_for_other_words(word: str | None) -> None:
     assert only(word) is app
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["version"]])
+def test_the_version_is_said_without_a_library(arguments: list[str]) -> None:
+    program = "\n".join(
+        [
+            "import sys",
+            "from replicator.cli.main import run",
+            f"sys.argv = ['replicator', *{arguments!r}]",
+            "print(run(), *{name.partition('.')[0] for name in sys.modules} & {'typer', 'pydantic', 'asyncio'})",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == f"replicator {__version__}\n0\n"
 
 
 # -- the garbage collector -----------------------------------------------------------------------------------------

@@ -33,12 +33,32 @@ class _Files(JSONFileLoader):
         if not Path(full_path).is_file():
             return None
         with open_method(full_path, "rb") as file:
-            found = msgspec.json.decode(file.read())
-        if Path(full_path).name == "endpoints.json":
-            for partition in found["partitions"]:
-                services = partition["services"]
-                partition["services"] = {name: services[name] for name in services.keys() & _ENDPOINTS}
-        return found
+            content = file.read()
+        return _endpoints(content) if Path(full_path).name == "endpoints.json" else msgspec.json.decode(content)
+
+
+def _endpoints(content: bytes) -> dict[str, Any]:
+    """The old description of endpoints; what other services have there is passed over and never made an object."""
+    return {
+        name: [_partition(each) for each in msgspec.json.decode(part, type=list[dict[str, msgspec.Raw]])]
+        if name == "partitions"
+        else _plain(part)
+        for name, part in _parts(content).items()
+    }
+
+
+def _partition(parts: dict[str, msgspec.Raw]) -> dict[str, Any]:
+    services = _parts(parts["services"])
+    kept = {name: _plain(services[name]) for name in services.keys() & _ENDPOINTS}
+    return {name: kept if name == "services" else _plain(part) for name, part in parts.items()}
+
+
+def _parts(content: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    return msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+
+
+def _plain(content: msgspec.Raw) -> Any:
+    return msgspec.json.decode(content)
 
 
 class _Descriptions(Loader):
