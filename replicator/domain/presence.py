@@ -121,7 +121,9 @@ class Presence(Struct):
 
     def _silent_from(self) -> float | None:
         """Since when something is asked and nothing is answered."""
+        since, asked = self._silent_since, self._asked
+        if not asked:
+            return since
         # The first that was asked is the one that has waited for longest.
-        waiting = max(next(iter(self._asked.values())), self._answered_at) if self._asked else None
-        times = [each for each in (self._silent_since, waiting) if each is not None]
-        return min(times, default=None)
+        waiting = max(next(iter(asked.values())), self._answered_at)
+        return waiting if since is None else min(since, waiting)

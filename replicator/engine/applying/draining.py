@@ -176,7 +176,7 @@ class Drainer:
         """Bring one key, and settle its row; what is refused is parked instead, and what fails stays owed."""
         for attempt in range(_TRIES):
             try:
-                async with self._partner.awaited():
+                with self._partner.awaited():
                     await self._bring(row, self._partner)
             except Throttled:
                 if await pause(self._shared.stop, backoff(attempt + 1, self._shared.limits.backoff_seconds)):

@@ -14,14 +14,20 @@ from replicator.domain.coalescing import Run
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import Disposition, MalformedRecord, ReplicatorError
 from replicator.domain.identifiers import RegionId
+from replicator.domain.modes.active_active import usual
 from replicator.domain.modes.active_active.classify import USERS, Origin, classify
 from replicator.domain.modes.active_active.echoes import is_own_stamp
 from replicator.domain.modes.active_active.mesh import Mesh
+from replicator.domain.modes.active_active.replicate import Settled
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.requests import (
     At,
     Done,
+    Found,
     FoundAhead,
+    FoundRow,
+    GetItem,
+    GetSideRow,
     LookAhead,
     MeshRequest,
     MeshResponse,
@@ -34,7 +40,7 @@ from replicator.domain.modes.versioned.replicate import VersionedMesh
 from replicator.domain.owed_keys import decided_in, is_refusal
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import ActivePlan, VersionedPlan
-from replicator.domain.stamps import held
+from replicator.domain.stamps import Stamp, held
 from replicator.domain.values import replace
 from replicator.domain.versions import SEQUENCE_DIGITS, STAMP
 from replicator.engine.applying.bringing import bring
@@ -227,10 +233,8 @@ class MeshDriver:
     ) -> Effect:
         """Bring a settled record to another region; what that misses or refuses is owed to it from then on."""
         owing = self._context.ports.owing.get(region)
-        steps = taken.deliver(region, begun.settled)
         if owing is None:
-            effect: Effect = await self._drive(steps, record, tally)
-            return effect
+            return await self._deliver(region, taken, begun, record, tally)
         fence = self._context.fence
 
         def change() -> Owed:
@@ -241,8 +245,8 @@ class MeshDriver:
         if isinstance(self._plan, VersionedPlan) and await owing.missed_before(record.key):
             return await self._through_its_row(owing, change(), begun.counted)
         try:
-            async with owing.partner.awaited():
-                effect = await self._drive(steps, record, tally)
+            with owing.partner.awaited():
+                effect = await self._deliver(region, taken, begun, record, tally)
         except Missing:
             return await self._miss(owing, change(), begun.counted)
         except ReplicatorError as error:
@@ -270,10 +274,11 @@ class MeshDriver:
         """
         context = self._context
         try:
-            async with owing.alone(change.record.key), owing.partner.awaited():
-                row = await owing.miss(change, context.fence)
-                await bring(context, row, owing.partner.name, owing.partner)
-                await owing.drained(row, context.by, context.fence)
+            async with owing.alone(change.record.key):
+                with owing.partner.awaited():
+                    row = await owing.miss(change, context.fence)
+                    await bring(context, row, owing.partner.name, owing.partner)
+                    await owing.drained(row, context.by, context.fence)
         except Missing:
             return await self._miss(owing, change, counted)
         except ReplicatorError as error:
@@ -292,7 +297,7 @@ class MeshDriver:
         try:
             if requests := self._cache_requests(record, taken):
                 await self._drop_cache_entries(record, requests, counted)
-            return await self._drive(taken.settle(), record, counted)
+            return await self._settle_at_home(record, taken, counted)
         finally:
             tally.entries.update(counted.entries)
 
@@ -313,30 +318,91 @@ class MeshDriver:
         missing = [region for region in self._plan.others if region not in begun.answered]
         return sorted(missing, key=self._suspects.__contains__) if self._suspects else missing
 
-    async def _drive(self, steps: Generator[Any, Any, Any], record: ChangeRecord, tally: Tally) -> Any:
-        """Drive a part of a mode to its end; a failure ends it, and it is begun anew: every step may be repeated."""
+    async def _settle_at_home(self, record: ChangeRecord, taken: MeshRecord[Any], tally: Tally) -> Any:
+        """What a record asks of its home region; a usual put asks it without the steps of its mode (`usual.py`).
+
+        Where an answer is not as usual, these go on from it, so nothing is asked twice.
+        """
+        write, answers = taken.usual, ()
+        if write is not None:
+            home, fence = self._regions[self._home], self._context.fence
+            try:
+                found = await home.execute(GetItem(record.key), fence)
+                row = await home.execute(GetSideRow(record.key), fence)
+                answers = found, row
+                assert isinstance(found, Found) and isinstance(row, FoundRow), "both were read"  # noqa: PT018
+                request = usual.stamped_at_home(write, found.item, row.row)
+                if request is not None:
+                    answer = await home.execute(request, fence)
+                    answers = found, row, answer
+                    if isinstance(answer, Done):
+                        self._suspects.discard(self._home)
+                        return Settled(Origin.LOCAL_PUT, request.stamp)
+            except ReplicatorError as error:
+                self._suspect(self._home, error)
+                raise
+        return await self._drive(taken.settle(), record, tally, answers)
+
+    async def _deliver(
+        self, region: RegionId, taken: MeshRecord[Any], begun: Begun, record: ChangeRecord, tally: Tally
+    ) -> Effect:
+        """What a settled record asks of another region; a usual put asks it without the steps of its mode, too."""
+        write, answers = taken.usual, ()
+        if write is not None and isinstance(stamp := begun.settled.version, Stamp):
+            there, fence = self._regions[region], self._context.fence
+            try:
+                found = await there.execute(GetItem(record.key), fence)
+                answers = (found,)
+                assert isinstance(found, Found), "an item was read"
+                request = usual.put_elsewhere(write, stamp, found.item)
+                if request is not None:
+                    answer = await there.execute(request, fence)
+                    answers = found, answer
+                    if isinstance(answer, Done):
+                        self._suspects.discard(region)
+                        return Effect.APPLIED
+            except ReplicatorError as error:
+                self._suspect(region, error)
+                raise
+        effect: Effect = await self._drive(taken.deliver(region, begun.settled), record, tally, answers)
+        return effect
+
+    async def _drive(
+        self, steps: Generator[Any, Any, Any], record: ChangeRecord, tally: Tally, answers: Sequence[Response] = ()
+    ) -> Any:
+        """Drive a part of a mode to its end; a failure ends it, and it is begun anew: every step may be repeated.
+
+        `answers`: to its first requests, which were made already.
+        """
         response: MeshResponse | None = None
+        answered = iter(answers)
         while True:
             try:
                 request = steps.send(response)
             except StopIteration as end:
                 return end.value
-            is_asked = isinstance(request, At)  # nearly always
-            response = await (self._ask(request, tally) if is_asked else self._answer(request, record, tally))
+            response = next(answered, None)
+            if response is None:
+                is_asked = isinstance(request, At)  # nearly always
+                response = await (self._ask(request, tally) if is_asked else self._answer(request, record, tally))
 
     async def _ask(self, request: At, tally: Tally) -> Response:
         """Carry a request out in a region, and note which of them fail."""
         try:
             response = await self._regions[request.region].execute(request.request, self._context.fence)
         except ReplicatorError as error:
-            if error.disposition is Disposition.RETRY:
-                self._suspects.add(request.region)
+            self._suspect(request.region, error)
             raise
         self._suspects.discard(request.region)
         inner = request.request
         if isinstance(inner, SettleTombstone) and inner.removed_at is None and isinstance(response, Done):
             tally.kept_removals += 1
         return response
+
+    def _suspect(self, region: RegionId, error: ReplicatorError) -> None:
+        """Note that a region failed, if it may answer another time."""
+        if error.disposition is Disposition.RETRY:
+            self._suspects.add(region)
 
     async def _answer(self, request: MeshRequest, record: ChangeRecord, tally: Tally) -> MeshResponse:
         context = self._context

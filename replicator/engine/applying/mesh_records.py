@@ -13,8 +13,9 @@ from replicator.domain.image import same_content
 from replicator.domain.modes.active_active import replicate as active_active
 from replicator.domain.modes.active_active.classify import Origin, classify
 from replicator.domain.modes.active_active.echoes import overwrites_unseen
-from replicator.domain.modes.active_active.mesh import Mesh
+from replicator.domain.modes.active_active.mesh import Mesh, Write
 from replicator.domain.modes.active_active.replicate import Ending, Finished
+from replicator.domain.modes.active_active.usual import is_usual
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.requests import RegionSteps, Steps
 from replicator.domain.modes.versioned import replicate as versioned
@@ -46,6 +47,10 @@ class MeshRecord(Protocol[S]):
     @property
     def is_passed(self) -> bool:
         """Whether it asks no region for anything: a write of the daemon that nothing is to be said about."""
+
+    @property
+    def usual(self) -> Write | None:
+        """The write, if it may go the short way of `usual.py`."""
 
     @property
     def replaced(self) -> tuple[str, ...]:
@@ -87,7 +92,7 @@ class ActiveRecord:
     def is_passed(self) -> bool:
         """Whether the daemon wrote over an item, and knew of all that it replaced."""
         old, new = self._write.old, self._write.new
-        if old is None or new is None:
+        if old is None or new is None or self.usual is not None:
             return False
         is_echo = classify(old, new, by_ttl=False) is Origin.ECHO_MODIFY
         return is_echo and not overwrites_unseen(old, new)
@@ -105,6 +110,7 @@ class ActiveRecord:
     def __init__(self, record: ChangeRecord, mesh: Mesh) -> None:
         self._mesh = mesh
         self._write = mesh.write(record)
+        self.usual = self._write if is_usual(mesh, self._write) else None
 
     def settle(self) -> Steps[active_active.Settled | Effect]:
         """Give a local write its version at home, or verify a write of the daemon."""
@@ -123,6 +129,8 @@ class ActiveRecord:
 
 class VersionedRecord:
     """A record of mode `versioned`; `own_writes` remembers where its image was, as of `now`."""
+
+    usual = None
 
     @property
     def is_passed(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import TracebackType
+from typing import Any
 
 from replicator.domain.errors import Disposition, ReplicatorError, Throttled, Unreachable
 from replicator.domain.identifiers import RegionId, RuleName
@@ -51,12 +52,14 @@ class Partner:
         self._region = region
         self._presence = Presence(away_after)
         self._observer = observer
-        self._waiting: set[asyncio.Timeout] = set()
+        self._waiting: set[_Awaiting] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._stalled = 0.0
         self._told: tuple[Standing, Reason, str] | None = None
         self._probe_at = float("-inf")
         self._listeners: set[asyncio.Event] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Asked for once: until Python 3.12 every question is a call of the system."""
 
     # -- how it stands -------------------------------------------------------------------------------------------------
 
@@ -97,7 +100,12 @@ class Partner:
 
     def _now(self) -> float:
         """Seconds of a clock that stands still while this process does: its own stalls are no region's silence."""
-        return asyncio.get_running_loop().time() - self._stalled
+        return (self._loop or self._running()).time() - self._stalled
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def _standing(self) -> Standing:
         return self._presence.standing(self._now())
@@ -114,9 +122,8 @@ class Partner:
             self.tell()
         self._told = told
         if standing is not Standing.HERE:
-            for limit in self._waiting:
-                if not limit.expired():
-                    limit.reschedule(asyncio.get_running_loop().time())
+            for each in self._waiting:
+                each.let_go()
         self._arm(now)
 
     def _arm(self, now: float) -> None:
@@ -140,16 +147,17 @@ class Partner:
 
     async def execute(self, request: Request, fence: Fence) -> Response:
         """Carry a request out there, and note what that shows."""
-        number = self._presence.asked(self._now())
+        presence = self._presence
+        number = presence.asked(now := self._now())
         if self._timer is None:
-            self._arm(self._now())
+            self._arm(now)
         try:
             response = await self._region.execute(request, fence)
         except ReplicatorError as error:
             self._take(number, error)
             raise
         except BaseException:
-            self._presence.given_up(number, silent=True)
+            presence.given_up(number, silent=True)
             raise
         self._answered(number)
         return response
@@ -161,7 +169,7 @@ class Partner:
 
     def awaited(self) -> _Awaiting:
         """Ask it something, as long as it is here; raises `Missing` when it is not, or is not any more."""
-        return _Awaiting(self, self._waiting)
+        return _Awaiting(self, self._waiting, self._running())
 
     def probe_in(self) -> float:
         """In how many seconds it may be probed again."""
@@ -199,29 +207,53 @@ class Partner:
 
 
 class _Awaiting:
-    """Something that is asked of a region, and let go when that becomes missing."""
+    """Something that is asked of a region, and let go when that becomes missing.
 
-    __slots__ = ("_limit", "_partner", "_waiting")
+    It is let go as a timeout of the standard library lets go: by a cancellation of its task with the loop's next turn,
+    which is taken back. Every change is brought to a region through here, and making such a timeout cost as much as
+    all else here.
+    """
 
-    def __init__(self, partner: Partner, waiting: set[asyncio.Timeout]) -> None:
+    __slots__ = ("_cancelling", "_is_let_go", "_letting_go", "_loop", "_partner", "_task", "_waiting")
+
+    def __init__(self, partner: Partner, waiting: set[_Awaiting], loop: asyncio.AbstractEventLoop) -> None:
         self._partner = partner
         self._waiting = waiting
-        self._limit = asyncio.timeout(None)
+        self._loop = loop
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+        self._letting_go: asyncio.Handle | None = None
+        self._is_let_go = False
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         if self._partner.is_missing:
             raise Missing
-        await self._limit.__aenter__()
-        self._waiting.add(self._limit)
+        task = self._task = asyncio.current_task(self._loop)
+        assert task is not None, "what is awaited is awaited by a task"
+        self._cancelling = task.cancelling()
+        self._waiting.add(self)
 
-    async def __aexit__(
+    def let_go(self) -> None:
+        """Give up what is asked, unless it is answered before the loop's next turn."""
+        if self._letting_go is None:
+            self._letting_go = self._loop.call_soon(self._cancel)
+
+    def _cancel(self) -> None:
+        assert self._task is not None, "it was entered"
+        self._is_let_go = True
+        self._task.cancel()
+
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._waiting.discard(self._limit)
-        try:
-            await self._limit.__aexit__(kind, error, trace)
-        except TimeoutError:
-            raise Missing from None
+        self._waiting.discard(self)
+        if self._letting_go is None:
+            return
+        self._letting_go.cancel()
+        if self._is_let_go and self._task is not None:
+            is_ours = self._task.uncancel() <= self._cancelling
+            if is_ours and kind is asyncio.CancelledError:
+                raise Missing from None
 
 
 class _Probed:
