@@ -22,6 +22,7 @@ _ATTRIBUTES = msgspec.json.Decoder(dict[str, dict[str, Any]])
 _TYPED = msgspec.json.Decoder(dict[str, Any])
 _ENCODE = msgspec.json.Encoder().encode
 _ESCAPE = b"\\u"  # a name may be written with escapes
+_BACKSLASH = b"\\"
 _RESERVED = RESERVED_PREFIX.encode()
 _MARK_TEXT = "rep"
 _MARK = _MARK_TEXT.encode()
@@ -102,9 +103,10 @@ def is_bare(image: Image) -> bool:
 def parted(image: Image, stamp: str = STAMP) -> tuple[Image, bytes | None]:
     """The same, and the stamp attribute that was taken off, as wire JSON; None when there was none."""
     wire = image.wire
-    if _MARK not in wire and b"\\" not in wire and (_MARK_TEXT in stamp or stamp.encode() not in wire):
+    has_escapes = wire.find(_BACKSLASH) >= 0
+    if not has_escapes and wire.find(_MARK) < 0 and (_MARK_TEXT in stamp or stamp.encode() not in wire):
         return image, None
-    may_hold_others = _RESERVED in wire or _ESCAPE in wire
+    may_hold_others = wire.find(_RESERVED) >= 0 or (has_escapes and _ESCAPE in wire)
     cut = None if may_hold_others else _cut(wire, _stamp_member(stamp))
     if cut is not None:
         return Image(cut[0]), cut[1]
@@ -134,18 +136,25 @@ def _cut(wire: bytes, member: bytes) -> tuple[bytes, bytes] | None:
 def restamped(old: Image, new: Image, stamp: str = STAMP) -> tuple[bytes, bytes | None, bytes] | None:
     """What two images hold beside their stamps, if that is spelled alike, and both stamps; None: not known.
 
-    Known only where stamps stand at the end. As `parted` says of both, but in one look.
+    Known only where stamps stand at the end, and differ. As `parted` says of both, but in one look.
     """
     before, after = old.wire, new.wire
     member = _stamp_member(stamp)
-    if _RESERVED in after or _ESCAPE in after or (cut := _cut(after, member)) is None:
+    if before[-_LONGEST_END:] == after[-_LONGEST_END:] or _may_hold_others(after):
+        return None  # an update of a user keeps the stamp
+    if (cut := _cut(after, member)) is None:
         return None
     bare, given = cut
     if before == bare:
-        return None if stamp.encode() in bare or b"\\" in bare else (bare, None, given)
-    if _RESERVED in before or _ESCAPE in before or (replaced := _cut(before, member)) is None or replaced[0] != bare:
+        return None if bare.find(stamp.encode()) >= 0 or bare.find(_BACKSLASH) >= 0 else (bare, None, given)
+    if _may_hold_others(before) or (replaced := _cut(before, member)) is None or replaced[0] != bare:
         return None
     return bare, replaced[1], given
+
+
+def _may_hold_others(wire: bytes) -> bool:
+    """Whether an image may hold reserved attributes, or names that are written with escapes."""
+    return wire.find(_RESERVED) >= 0 or wire.find(_ESCAPE) >= 0
 
 
 def typed_value(wire: bytes) -> dict[str, Any]:
@@ -165,6 +174,8 @@ def _stamp_member(stamp: str) -> bytes:
 
 
 _BEFORE_TEXT = len(b'{"S":')
+_LONGEST_END = 121 + len(b'"}}')
+"""Bytes with which an item with a stamp ends, the stamp and what is behind it."""
 
 
 def canonical(image: Image, stamp: str = STAMP) -> bytes:
@@ -218,7 +229,12 @@ def content_hash(image: Image) -> str:
 
 
 def _canonical_map(attributes: dict[str, dict[str, Any]]) -> list[Any]:
-    return [[name, canonical_value(attributes[name])] for name in sorted(attributes)]
+    made: list[Any] = []
+    for name in sorted(attributes):
+        typed = attributes[name]
+        text = typed.get("S")  # most of them, and encoded as the same pair
+        made.append((name, ("S", text) if text is not None and len(typed) == 1 else canonical_value(typed)))
+    return made
 
 
 def canonical_value(typed: dict[str, Any]) -> tuple[str, Any]:

@@ -6,7 +6,7 @@ Invariant: one request is one call, sent only while the fence holds; a refusal c
 from __future__ import annotations
 
 from binascii import b2a_base64
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from os import urandom
 from typing import TYPE_CHECKING, Any, assert_never
@@ -38,7 +38,6 @@ from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import ReplicatorError, Throttled, Unreachable, WorldMismatch
 from replicator.domain.image import Image, stamped
 from replicator.domain.modes.requests import (
-    Condition,
     Delete,
     DeleteMarked,
     Done,
@@ -60,7 +59,6 @@ from replicator.domain.modes.requests import (
     Request,
     Response,
     Restamp,
-    SeenCondition,
     SettleTombstone,
     StampedPut,
     Unstamp,
@@ -78,6 +76,8 @@ if TYPE_CHECKING:
 _ENCODE = msgspec.json.Encoder().encode
 _ALL_OLD = b'"ReturnValuesOnConditionCheckFailure":"ALL_OLD"'
 _DONE = Done()
+_NO_ROW_FOUND = FoundRow(NO_ROW)
+_NOTHING = b"{}"
 _TELL_CONSUMED = b',"ReturnConsumedCapacity":"TOTAL"'
 
 
@@ -151,36 +151,23 @@ class DynamoRegion:
         self._ttl_seconds = int(tombstone_ttl.total_seconds())
         self._clock = clock
         self._tell = _TELL_CONSUMED if metered else b""
+        self._ways: Mapping[type[Any], Callable[[Any, Fence], Coroutine[Any, Any, Response]]] = {
+            Put: self._put,
+            GuardedPut: self._guarded_put,
+            Delete: self._delete,
+            RaiseTombstone: self._raise_tombstone,
+            GetItem: self._get_item,
+            GetTombstone: self._get_tombstone,
+            GetSideRow: self._get_side_row,
+            **dict.fromkeys((Replace, Remove), self._write_versioned),
+            **dict.fromkeys((StampedPut, Restamp, Unstamp, DeleteMarked), self._write_stamped),
+            **dict.fromkeys((MergeTombstone, SettleTombstone, RaiseFloor, NoteRemoval), self._write_row),
+            LogConflict: self._misdirected,
+        }
 
-    def execute(  # noqa: C901, PLR0911 - one per kind of request
-        self, request: Request, fence: Fence
-    ) -> Coroutine[Any, Any, Response]:
+    def execute(self, request: Request, fence: Fence) -> Coroutine[Any, Any, Response]:
         """Carry a request out; the fence is checked right at the send."""
-        match request:
-            case Put():
-                return self._put(request, fence)
-            case GuardedPut():
-                return self._guarded_put(request, fence)
-            case Delete(key, when):
-                return self._delete(key, when, fence)
-            case RaiseTombstone(key, version):
-                return self._raise_tombstone(key, version, fence)
-            case GetItem(key):
-                return self._get_item(key, fence)
-            case GetTombstone(key):
-                return self._get_tombstone(key, fence)
-            case Replace() | Remove():
-                return self._write_versioned(request, fence)
-            case StampedPut() | Restamp() | Unstamp() | DeleteMarked():
-                return self._write_stamped(request, fence)
-            case GetSideRow(key):
-                return self._get_side_row(key, fence)
-            case MergeTombstone() | SettleTombstone() | RaiseFloor() | NoteRemoval():
-                return self._write_row(request, fence)
-            case LogConflict():
-                raise ReplicatorError("A conflict entry was sent to a table; it belongs to the conflict log.")
-            case _:
-                assert_never(request)
+        return self._ways[type(request)](request, fence)
 
     async def _put(self, put: Put, fence: Fence) -> Response:
         body = b"{%b%b}" % (self._put_json(put), self._tell)
@@ -218,8 +205,9 @@ class DynamoRegion:
             return _cancelled(wire.decoded(_ANSWER, refusal.body, what).CancellationReasons, what)
         return self._done(answer.body, what)
 
-    async def _delete(self, key: ItemKey, when: Condition | SeenCondition, fence: Fence) -> Response:
-        stated = condition(when, key.parts[0][0])
+    async def _delete(self, request: Delete, fence: Fence) -> Response:
+        key = request.key
+        stated = condition(request.when, key.parts[0][0])
         body = b'{%b,"Key":%b,%b,%b%b}' % (self._table_json, key.wire, stated, _ALL_OLD, self._tell)
         what = self._what["DeleteItem"]
         try:
@@ -287,12 +275,12 @@ class DynamoRegion:
             return RefusedRow(_row(_item(wire.decoded(_ANSWER, refusal.body, what).Item), self._side_where))
         return self._done(answer.body, what)
 
-    async def _raise_tombstone(self, key: ItemKey, version: str, fence: Fence) -> Response:
+    async def _raise_tombstone(self, request: RaiseTombstone, fence: Fence) -> Response:
         expires_at = int(self._clock.now()) + self._ttl_seconds
         body = b'{%b,"Key":%b,%b%b}' % (
             self._side_json,
-            self._side_key(key),
-            raise_tombstone(version, expires_at, SIDE_SCHEMA),
+            self._side_key(request.key),
+            raise_tombstone(request.version, expires_at, SIDE_SCHEMA),
             self._tell,
         )
         what = self._side_what["UpdateItem"]
@@ -306,24 +294,31 @@ class DynamoRegion:
         """The write took effect; with what it took, if that was asked for."""
         return Done(units=_units(wire.decoded(_ANSWER, answer, what).ConsumedCapacity)) if self._tell else _DONE
 
-    async def _get_item(self, key: ItemKey, fence: Fence) -> Found:
-        body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._table_json, key.wire)
+    async def _get_item(self, request: GetItem, fence: Fence) -> Found:
+        body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._table_json, request.key.wire)
         what = self._what["GetItem"]
         answer = await self._calls.call("GetItem", body, fence, what, TableName=self._table)
         return Found(item=_item(wire.decoded(_ANSWER, answer.body, what).Item))
 
-    async def _get_tombstone(self, key: ItemKey, fence: Fence) -> Found:
-        row = await self._get_row(key, fence)
+    async def _get_tombstone(self, request: GetTombstone, fence: Fence) -> Found:
+        row = await self._get_row(request.key, fence)
         return Found(tombstone=None if row is None else row.attributes.get(TOMBSTONE_VERSION, {}).get("S"))
 
-    async def _get_side_row(self, key: ItemKey, fence: Fence) -> FoundRow:
-        return FoundRow(_row(await self._get_row(key, fence), self._side_where))
+    async def _get_side_row(self, request: GetSideRow, fence: Fence) -> FoundRow:
+        row = await self._get_row(request.key, fence)
+        return _NO_ROW_FOUND if row is None else FoundRow(_row(row, self._side_where))
 
     async def _get_row(self, key: ItemKey, fence: Fence) -> Image | None:
         body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._side_json, self._side_key(key))
         what = self._side_what["GetItem"]
         answer = await self._calls.call("GetItem", body, fence, what, TableName=self._side_table)
+        if answer.body == _NOTHING:
+            return None
         return _item(wire.decoded(_ANSWER, answer.body, what).Item)
+
+    @staticmethod
+    def _misdirected(_request: LogConflict, _fence: Fence) -> Coroutine[Any, Any, Response]:
+        raise ReplicatorError("A conflict entry was sent to a table; it belongs to the conflict log.")
 
     def _side_key(self, key: ItemKey) -> bytes:
         return _ENCODE({TOMBSTONE_KEY: {"S": key.side_key(self._table)}})

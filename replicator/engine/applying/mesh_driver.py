@@ -323,11 +323,13 @@ class MeshDriver:
 
         Where an answer is not as usual, these go on from it, so nothing is asked twice.
         """
-        write, answers = taken.usual, ()
+        write = taken.usual
+        answers: Sequence[Response] = ()
         if write is not None:
             home, fence = self._regions[self._home], self._context.fence
             try:
                 found = await home.execute(GetItem(record.key), fence)
+                self._suspects.discard(self._home)
                 row = await home.execute(GetSideRow(record.key), fence)
                 answers = found, row
                 assert isinstance(found, Found) and isinstance(row, FoundRow), "both were read"  # noqa: PT018
@@ -336,7 +338,6 @@ class MeshDriver:
                     answer = await home.execute(request, fence)
                     answers = found, row, answer
                     if isinstance(answer, Done):
-                        self._suspects.discard(self._home)
                         return Settled(Origin.LOCAL_PUT, request.stamp)
             except ReplicatorError as error:
                 self._suspect(self._home, error)
@@ -347,11 +348,13 @@ class MeshDriver:
         self, region: RegionId, taken: MeshRecord[Any], begun: Begun, record: ChangeRecord, tally: Tally
     ) -> Effect:
         """What a settled record asks of another region; a usual put asks it without the steps of its mode, too."""
-        write, answers = taken.usual, ()
+        write = taken.usual
+        answers: Sequence[Response] = ()
         if write is not None and isinstance(stamp := begun.settled.version, Stamp):
             there, fence = self._regions[region], self._context.fence
             try:
                 found = await there.execute(GetItem(record.key), fence)
+                self._suspects.discard(region)
                 answers = (found,)
                 assert isinstance(found, Found), "an item was read"
                 request = usual.put_elsewhere(write, stamp, found.item)
@@ -359,7 +362,6 @@ class MeshDriver:
                     answer = await there.execute(request, fence)
                     answers = found, answer
                     if isinstance(answer, Done):
-                        self._suspects.discard(region)
                         return Effect.APPLIED
             except ReplicatorError as error:
                 self._suspect(region, error)
