@@ -124,7 +124,7 @@ class Function:
             raise
         self._chosen = start.survey.settings
         self._held = HeldRules(premises, start, self._gates, self._observer, lambda: self._chosen)
-        self._ports = BatchPorts(assembly.limits, clock, self._observer, new_id())
+        self._ports = BatchPorts(assembly.limits, assembly.rows.clock, self._observer, new_id())
         self._looked_at = clock.monotonic()
         return self
 

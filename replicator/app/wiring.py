@@ -281,7 +281,7 @@ class Assembly:
             table=table,
             side_table=self._settings.side_table_name,
             tombstone_ttl=self._settings.tombstone_ttl,
-            clock=self._clock,
+            clock=self.rows.clock,
             stamp_attribute=stamp,
             metered=metered,
         )
@@ -318,9 +318,9 @@ class Assembly:
             partner,
             rule.source,
             OwedTo(rule.table, target_id, OwedFor.AWAY),
-            owed_keys(self._places[rule.source], self._settings, self._clock),
+            owed_keys(self._places[rule.source], self._settings, self.rows.clock),
             refused,
-            self._clock,
+            self.rows.clock,
             self._observer,
             self._looks,
         )
@@ -329,7 +329,7 @@ class Assembly:
         """Where a target's refusals are set aside: in the region of its source, by the table of the keys."""
         parking = self._settings.parking
         return Parking(
-            owed_keys(self._places[rule.source], self._settings, self._clock),
+            owed_keys(self._places[rule.source], self._settings, self.rows.clock),
             rule.source,
             OwedTo(rule.table, target_id),
             bounds=ParkingBounds(parking.max, parking.max_unread),

@@ -18,7 +18,7 @@ SKEW_WARNING_SECONDS = 5.0
 SKEW_FAILURE_SECONDS = 60.0
 SKEW_AT_START_SECONDS = 30.0
 """A start goes on with any clock, and reports one that is so far off: only `check` refuses."""
-_SYNCHRONISE = "Synchronise this machine's clock (NTP): tombstones expire by it, and AWS refuses requests beyond 5 min."
+_SYNCHRONISE = "Synchronise this machine's clock (NTP): its log bears it, and AWS refuses requests beyond 5 min."
 
 
 def region_facts(settings: Settings, region: RegionWorld, *, thorough: bool) -> Iterator[Fact]:

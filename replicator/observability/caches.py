@@ -131,4 +131,4 @@ def _horizons(board: Board, state: CacheState) -> list[dict[str, Any]]:
 
 
 def _age(board: Board, state: CacheState) -> float | None:
-    return None if state.oldest is None else round(max(0.0, board.clock.now() - state.oldest), 1)
+    return None if state.oldest is None else round(max(0.0, board.wall - state.oldest), 1)

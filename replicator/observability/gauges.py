@@ -75,7 +75,7 @@ def _group(metrics: Metrics, board: Board) -> None:
     metrics.clock_behind.set(board.clock_behind)
     refused = board.configuration
     metrics.configuration.set(0.0 if refused is None else board.clock.monotonic() - refused.since)
-    overview, now = board.overview, board.clock.now()
+    overview, now = board.overview, board.wall
     paused: Values = {} if overview is None else {(rule,): now - since for rule, since in overview.paused.items()}
     _set(metrics.paused, paused)
     workers: Values = {} if overview is None else {("live",): overview.live, ("silent",): overview.silent}
@@ -147,7 +147,7 @@ def _regions(metrics: Metrics, board: Board) -> None:
 
 
 def _age(board: Board, rows: OwedRows) -> float:
-    return 0.0 if rows.oldest is None else max(0.0, board.clock.now() - rows.oldest)
+    return 0.0 if rows.oldest is None else max(0.0, board.wall - rows.oldest)
 
 
 def _held(metrics: Metrics, board: Board) -> None:

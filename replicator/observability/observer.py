@@ -93,7 +93,7 @@ class LiveObserver(ShardEvents, ServiceEvents):
         if self.traces is not None:
             self.traces.applied(report)
         place, metrics = report.place, self._metrics
-        lag = None if report.lag_seconds is None else max(0.0, report.lag_seconds + self._board.clock_behind)
+        lag = None if report.lag_seconds is None else max(0.0, report.lag_seconds)
         labels = (place.target.rule, place.target.label)
         state = self._board.state(place)
         state.pending_since, state.last_lag = None, lag

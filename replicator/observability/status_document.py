@@ -157,7 +157,7 @@ def _rule(board: Board, rule: Rule, shards: list[dict[str, Any]]) -> dict[str, A
 
 def _owed(board: Board, rows: OwedRows) -> dict[str, Any]:
     """What a target refused and is kept."""
-    age = None if rows.oldest is None else round(max(0.0, board.clock.now() - rows.oldest), 1)
+    age = None if rows.oldest is None else round(max(0.0, board.wall - rows.oldest), 1)
     return {"target": rows.to.target_id.text, "keys": rows.keys, "records": rows.records, "oldest_seconds": age}
 
 
@@ -172,9 +172,7 @@ def _region(board: Board, rule: Rule, region: RegionId) -> dict[str, Any]:
         "why": "" if state is None or state.standing is Standing.HERE else state.why,
         "seconds": 0.0 if state is None else round(board.clock.monotonic() - since, 1),
         "keys": None if rows is None else rows.keys,
-        "oldest_seconds": None
-        if rows is None or rows.oldest is None
-        else round(max(0.0, board.clock.now() - rows.oldest), 1),
+        "oldest_seconds": None if rows is None or rows.oldest is None else round(max(0.0, board.wall - rows.oldest), 1),
     }
 
 

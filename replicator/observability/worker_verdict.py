@@ -45,7 +45,7 @@ def verdict_of(document: Mapping[str, Any], board: Board) -> dict[str, Any]:
 def _figures(document: Mapping[str, Any], board: Board) -> Figures:
     unreachable = document["coordination"]["unreachable_seconds"]
     rules, refused = document["rules"], document["configuration"]["refused"]
-    now = board.clock.now()
+    now = board.wall
     return Figures(
         group=board.group,
         rules=len({rule["name"] for rule in rules}),

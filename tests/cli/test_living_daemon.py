@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -149,6 +150,35 @@ def test_a_daemon_tells_at_its_start_that_the_clock_of_its_machine_is_far_off(wo
             assert "Synchronise this machine's clock" in daemon.said()
             daemon.await_ready()
             assert daemon.stop() == 0
+
+
+def test_what_is_kept_for_a_while_lives_as_long_by_servers_time_whatever_the_machine_s_clock_shows(
+    world: World,
+) -> None:
+    """A tombstone that had expired when it was written would be taken away before late changes of its item came."""
+    world.sound()
+    days = 20 * 86_400.0
+    world.put("eu", "orders", pk={"S": "a"}, sk={"N": "1"}, text={"S": "of nobody"})
+    with denying(world.endpoint_url, ahead_seconds=days) as url:
+        for region in world.config["regions"].values():
+            region["endpoint_url"] = url
+        world.config["log"] = {"level": "error"}
+        with running(world) as daemon:
+            daemon.await_ready()
+            world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"}, text={"S": "x"})
+            wait_until(lambda: "_rep" in world.items("eu", "orders")[0], "the item is not replicated")
+            world.call("us", "DeleteItem", TableName="orders", Key={"pk": {"S": "a"}, "sk": {"N": "1"}})
+            wait_until(lambda: not world.items("eu", "orders"), "the delete is not replicated")
+            assert daemon.stop() == 0
+    expiries = [
+        int(row["exp"]["N"])
+        for region, table in (("eu", "replicator-side-test"), ("us", "replicator-conflicts-test"))
+        for row in world.items(region, table)
+        if "exp" in row
+    ]
+    assert len(expiries) == 2, expiries
+    now = time.time() + days
+    assert all(now + 6 * 86_400 < each for each in expiries), [(each - now) / 86_400 for each in expiries]
 
 
 def test_a_mesh_does_not_begin_anew_under_another_name(world: World) -> None:

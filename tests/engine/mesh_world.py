@@ -560,9 +560,9 @@ class MeshProcess(Process):
                             world.conflicts,
                             {region: port for region, port in regions.items() if region != rule.source},
                             written,
-                            world.parking(rule.source, place.target_id, self.clock, self.observer),
+                            world.parking(rule.source, place.target_id, self.clock.servers, self.observer),
                             owing={
-                                region: world.owing(rule, partner, self.clock, self.observer)
+                                region: world.owing(rule, partner, self.clock.servers, self.observer)
                                 for region, partner in partners.items()
                                 if rule.mesh is not None and region in rule.mesh.others
                             },
@@ -571,7 +571,7 @@ class MeshProcess(Process):
                         for place in rule.targets
                     },
                     clock=self.clock,
-                    servers=self.clock,
+                    servers=self.clock.servers,
                     observer=self.observer,
                     budget=budget,
                 ),

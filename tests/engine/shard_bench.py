@@ -100,7 +100,7 @@ class ShardBench:
                     None if place.table is None else self._paced(place),
                     funnels,
                     world.conflicts,
-                    parking=world.parking(place, self.clock, self.observer),
+                    parking=world.parking(place, self.clock.servers, self.observer),
                     events=None if place.sink is None else EventFunnel(world.sink),
                     source=world.source,
                 )
@@ -108,7 +108,7 @@ class ShardBench:
                 for place in each.targets
             },
             clock=self.clock,
-            servers=self.clock,
+            servers=self.clock.servers,
             observer=self.observer,
             budget=self.budget,
         )

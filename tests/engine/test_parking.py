@@ -111,6 +111,17 @@ async def test_a_refused_record_is_set_aside_and_what_is_behind_it_goes_on() -> 
         assert (told.keys, told.records, told.oldest) == (1, 0, rows(world)["pk=big"].first)
 
 
+async def test_a_row_is_as_old_as_servers_say_whatever_the_clock_of_the_machine_shows() -> None:
+    world = world_with("big")
+    async with ShardBench(world, parking()) as bench:
+        bench.clock.ahead = 20 * 86_400.0
+        world.put("big", 1)
+        await until(lambda: world.stored() == "1")
+        assert abs(rows(world)["pk=big"].first - bench.clock.servers.now()) < 60
+        await until(lambda: any(report.lag_seconds is not None for report in bench.observer.reports))
+        assert all(abs(report.lag_seconds or 0.0) < 60 for report in bench.observer.reports)
+
+
 async def test_a_key_costs_one_row_however_often_it_changes_and_heals_with_the_version_that_fits() -> None:
     world = world_with("big")
     async with ShardBench(world, parking()) as bench:

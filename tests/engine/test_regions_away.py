@@ -229,6 +229,21 @@ async def test_a_region_that_is_owed_a_key_for_too_long_must_be_rebuilt(mode: st
         await process.drain()
 
 
+@pytest.mark.parametrize("ahead", [20 * 86_400.0, -20 * 86_400.0])
+async def test_how_long_a_region_is_owed_a_key_does_not_depend_on_the_clock_of_a_machine(ahead: float) -> None:
+    world = MeshWorld(ACTIVE, *MEMBERS)
+    async with world.process(limits=Limits(overdue_seconds=300.0)) as process:
+        process.clock.ahead = ahead
+        go_dark(world, AP)
+        world[US].put("a", "v", ver=1)
+        await until(lambda: "a" in world.missed(US, AP))
+        assert abs(world.missed(US, AP)["a"].first - process.clock.servers.now()) < 60
+        await asyncio.sleep(30)
+        come_back(world, AP)
+        await until(lambda: world[AP].value("a") == "v")
+        await process.drain()
+
+
 @pytest.mark.parametrize("mode", MODES)
 async def test_what_one_region_refuses_is_parked_and_heals_with_the_next_version_that_fits(mode: str) -> None:
     world = MeshWorld(mode, *MEMBERS)

@@ -123,12 +123,33 @@ class LoopClock:
     def now(self) -> float:
         return EPOCH_SECONDS + self.monotonic() + self.ahead
 
+    @property
+    def servers(self) -> ServersLoopClock:
+        """Servers' time, as answers tell it."""
+        return ServersLoopClock(self)
+
     def latest(self) -> float:
         """Never later than a second than the true time, as answers tell it."""
         return EPOCH_SECONDS + self.monotonic() + 1.0
 
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time() + self.jumped
+
+
+class ServersLoopClock:
+    """The true time beside a machine's clock."""
+
+    def __init__(self, machine: LoopClock) -> None:
+        self._machine = machine
+
+    def now(self) -> float:
+        return EPOCH_SECONDS + self.monotonic()
+
+    def latest(self) -> float:
+        return self._machine.latest()
+
+    def monotonic(self) -> float:
+        return self._machine.monotonic()
 
 
 @dataclass
@@ -575,7 +596,7 @@ class Process:
                     else self._paced(place, as_mapped(wire_to(world.regions[place.region]), place.keys), limits),
                     funnels,
                     world.conflicts,
-                    parking=world.parking(place, self.clock, self.observer),
+                    parking=world.parking(place, self.clock.servers, self.observer),
                     gate=Gate() if gates is None else gates.of(HeldId(each.name, each.table, place.target_id)),
                     events=None if place.sink is None else EventFunnel(world.sink),
                     source=world.source,
@@ -585,7 +606,7 @@ class Process:
                 for place in each.targets
             },
             clock=self.clock,
-            servers=self.clock,
+            servers=self.clock.servers,
             observer=self.observer,
             budget=ByteBudget(limits.in_flight_bytes),
             holdings=self.holdings,

@@ -753,7 +753,7 @@ def test_a_lag_is_by_the_time_of_the_servers_whatever_the_own_clock_says(sight: 
     (figure,) = sight.board.figures()
     assert figure.lag == pytest.approx(20)
     assert figure.retention_left == pytest.approx(86_400 - 20)
-    report = BatchReport(place, 3, 3, 0, {Effect.APPLIED: 3}, 0, {}, 0, 0, 0, AT_10, 20 - behind, 0.01)
+    report = BatchReport(place, 3, 3, 0, {Effect.APPLIED: 3}, 0, {}, 0, 0, 0, AT_10, 20.0, 0.01)
     sight.observer.batch_applied(report)
     assert sight.board.state(place).last_lag == pytest.approx(20)
     assert sight.samples()["replicator_clock_behind_seconds", ()] == behind

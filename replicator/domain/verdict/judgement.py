@@ -337,7 +337,7 @@ def _clocks(figures: Figures) -> Iterator[Problem]:
     for worker, behind in sorted(figures.clocks.items()):
         if abs(behind) >= CLOCK_SECONDS:
             where = f"{abs(behind):.0f} s {'behind' if behind > 0 else 'ahead of'} that of AWS"
-            why = "Lag figures use AWS's time, but tombstones expire by the worker's clock."
+            why = "Rows and lag figures use AWS's time, but its log bears the time of its clock."
             advice = "Synchronise that machine (NTP)."
             yield Problem(Kind.CLOCK, f"the clock of {worker} is {where}", why, advice, "replicator check --failed")
 

@@ -80,7 +80,7 @@ class SourceCoordinator:
         """Look after one region that may be owed keys of this source, until the program stops."""
         shared, changed, partner = self._shared, Flag(), owing.partner
         ports = DrainPorts(
-            self._ports.clock,
+            self._ports.servers,
             self._ports.observer,
             ShardFence(shared.session),
             self._limits,

@@ -73,7 +73,7 @@ class Pipeline:
         self._place = context.place(target)
         self._service = target_service(context.lease.stream, context.lease.shard_id, target.target_id)
         self._losses = Losses(rule, target, context)
-        self._held = HoldBack(rule, target, context.limits, context.ports.clock)
+        self._held = HoldBack(rule, target, context.limits, context.ports.servers)
         self._over = Flag()
         self._why = "lost"
         self._stop = asyncio.Event()
@@ -353,7 +353,7 @@ class Pipeline:
         if parking is None:
             return None
         ports, worker = context.ports, context.lease.owner
-        return SetAside(parking, self._place, self._rule.epoch, worker, ports.clock, ports.observer, context.fence)
+        return SetAside(parking, self._place, self._rule.epoch, worker, ports.servers, ports.observer, context.fence)
 
     def _new_applier(self, start: TargetStart, ahead: ReadAhead) -> TargetApplier:
         context, target_id = self._context, self.target.target_id
@@ -363,7 +363,7 @@ class Pipeline:
             context.ports.targets[target_id],
             ahead,
             context.limits,
-            context.ports.clock,
+            context.ports.servers,
             context.ports.observer,
             context.fence,
             self._stop,
