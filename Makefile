@@ -11,9 +11,12 @@ ARGS ?=
 DEPLOY = test -x $(BIN)/hadolint && test -x $(BIN)/cyclonedx-py && test -x $(BIN)/pip-audit && $(BIN)/python -c 'import kubernetes_validate' 2>/dev/null \
 	|| $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/deploy.txt
 PYTEST = $(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal
+COUNT = --cov=replicator/domain --cov=replicator/engine --cov-branch --cov-report=
+JUDGE = $(BIN)/coverage report --include='replicator/domain/*' --fail-under=100 && \
+	$(BIN)/coverage report --include='replicator/engine/*' --fail-under=95
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long coverage prove incidents bench lambda lint deploy-check image-check image-check-arm64 deb audit release-check format lock schema
+.PHONY: help setup demo test test-long coverage test-and-coverage prove incidents bench lambda lint deploy-check image-check image-check-arm64 deb audit release-check format lock schema
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,10 +34,13 @@ test: setup ## run the tests, one case of each kind, in parallel and in random o
 test-long: setup ## run all seeds, explorers, killed daemons, the demo, and set-ups of a later day
 	$(PYTEST) -m long $(ARGS)
 
-coverage: setup ## run what is close to the code once more, and judge how much of domain and engine it reaches
-	$(PYTEST) -m "not long and not no_cover" --cov=replicator/domain --cov=replicator/engine --cov-branch --cov-report=
-	$(BIN)/coverage report --include='replicator/domain/*' --fail-under=100
-	$(BIN)/coverage report --include='replicator/engine/*' --fail-under=95
+coverage: setup ## run what is close to the code, and judge how much of domain and engine it reaches
+	$(PYTEST) -m "not long and not no_cover" $(COUNT)
+	$(JUDGE)
+
+test-and-coverage: setup ## both at once, as CI does: what is counted runs no second time
+	$(PYTEST) -m "not long" $(COUNT) $(ARGS)
+	$(JUDGE)
 
 prove: setup ## search mode active-active: SET=zombie, SEEDS=100000, ABLATE=all (what is found stays in .prove.jsonl)
 	$(BIN)/python -m tests.simulation.prove $(if $(SET),--set $(SET)) $(if $(SEEDS),--seeds $(SEEDS)) \

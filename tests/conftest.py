@@ -81,12 +81,19 @@ through hours and many workers is left out, as are explorers: they prove nothing
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Import no file of which the marks leave nothing; None: go by the usual rules."""
-    if collection_path.suffix != ".py" or config.option.markexpr not in {"long", "not long"}:
+    marks = config.option.markexpr
+    if collection_path.suffix != ".py" or marks not in {"long", "not long", "not long and not no_cover"}:
         return None
-    path = collection_path.relative_to(Path(__file__).parent).as_posix()
-    if config.option.markexpr == "not long":
-        return path in LONG or None
-    return None if path in LONG or _MAY_BE_LONG.search(collection_path.read_text()) else True
+    path = collection_path.relative_to(Path(__file__).parent)
+    if marks == "long":
+        return None if path.as_posix() in LONG or _MAY_BE_LONG.search(collection_path.read_text()) else True
+    is_left_out = path.as_posix() in LONG or ("no_cover" in marks and not _is_measured(path))
+    return is_left_out or None
+
+
+def _is_measured(path: Path) -> bool:
+    """`path`: of a file, from here."""
+    return bool(MEASURED.intersection({path.parts[0], path.as_posix()})) and path.as_posix() not in UNMEASURED
 
 
 def pytest_collection() -> None:
@@ -101,7 +108,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         path = item.path.relative_to(root)
         if path.as_posix() in LONG:
             item.add_marker(pytest.mark.long)
-        if not MEASURED.intersection({path.parts[0], path.as_posix()}) or path.as_posix() in UNMEASURED:
+        if not _is_measured(path):
             item.add_marker(pytest.mark.no_cover)
 
 

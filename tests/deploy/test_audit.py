@@ -81,6 +81,7 @@ def test_an_advisory_fails_the_audit_unless_it_is_tolerated(
     monkeypatch: pytest.MonkeyPatch, option: list[str], code: int
 ) -> None:
     monkeypatch.setattr(audit, "tracked", lambda _: [])
+    monkeypatch.setattr(audit, "pins", lambda _: ["jmespath==1.0.1", "packaging==25.0"])
     with _service("jmespath") as url:
         monkeypatch.setattr(sys, "argv", ["auditing", "--only-osv", "--osv-url", url, *option])
         assert audit.main() == code
