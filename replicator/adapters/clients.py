@@ -13,6 +13,7 @@ from replicator.adapters.aws.clients import ClientTimes, Fallback, Place, open_p
 from replicator.domain.errors import ConfigurationInvalid
 
 if TYPE_CHECKING:
+    from aiobotocore.session import AioSession
     from pydantic import SecretStr
 
     from replicator.adapters.redis.cluster import CacheClient
@@ -41,6 +42,7 @@ async def open_places(  # noqa: PLR0913 - what clients may differ in
     times = ClientTimes(connect_seconds=min(connect, most), read_seconds=min(read, most))
     async with AsyncExitStack() as stack:
         places = {}
+        sessions: dict[str | None, AioSession] = {}
         for region_id, region in settings.regions.items():
             if regions is not None and region_id not in regions:
                 continue
@@ -54,6 +56,7 @@ async def open_places(  # noqa: PLR0913 - what clients may differ in
                         connections=at_once,
                         stream_connections=stream_connections,
                         lean=lean,
+                        sessions=sessions,
                     )
                 )
             except (BotoCoreError, OSError, ValueError) as error:  # the program of a `credential_process` may be none

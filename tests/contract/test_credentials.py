@@ -7,13 +7,14 @@ import json
 import re
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+from aiobotocore.session import AioSession
 from aiohttp import ClientSession, web
 from botocore.exceptions import ClientError, NoCredentialsError
 
@@ -167,6 +168,34 @@ async def test_a_profile_whose_keys_were_rotated_is_read_again(gateway: Gateway,
         await works_again(call)
         assert gateway.seen[-1] == "ASIANEW"
         assert place.credentials.stuck() is None
+
+
+async def test_regions_that_share_a_session_share_neither_credentials_nor_refusals(
+    dynamodb_url: str, gateway: Gateway, files: Files
+) -> None:
+    files.keys("ASIAOLD")
+    async with Gateway(dynamodb_url).serve() as other, AsyncExitStack() as stack:
+        role = "arn:aws:iam::000000000000:role/r"
+        sessions: dict[str | None, AioSession] = {}
+        us, eu = [
+            await stack.enter_async_context(open_place(name, region, PATIENT, connections=4, sessions=sessions))
+            for name, region in {
+                "us": Region(region="us-east-1", endpoint_url=gateway.url, profile="prod", role_arn=role),  # type: ignore[arg-type]
+                "eu": Region(region="eu-west-1", endpoint_url=other.url, profile="prod"),  # type: ignore[arg-type]
+            }.items()
+        ]
+        assert list(sessions) == ["prod"]
+        for call in await each_client(us):  # one of them is made when the other region is open already
+            await call()
+        assert gateway.seen == ["ASIAOLD", "ASIAROLE1", "ASIAROLE1", "ASIAROLE1"]
+        for call in await each_client(eu):
+            await call()
+        assert set(other.seen) == {"ASIAOLD"}
+        gateway.refused.add("ASIAROLE1")
+        with pytest.raises(ClientError, match="ExpiredToken"):
+            await us.dynamodb.list_tables()
+        assert us.credentials._refused_at is not None
+        assert eu.credentials._refused_at is None
 
 
 async def test_keys_that_are_rotated_later_than_they_end_are_found_then(gateway: Gateway, files: Files) -> None:

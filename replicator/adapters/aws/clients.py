@@ -29,6 +29,7 @@ from replicator.adapters.aws.transport.choice import Choice, choose
 from replicator.adapters.aws.wire import Wire
 
 if TYPE_CHECKING:
+    from aiobotocore.session import AioSession
     from types_aiobotocore_dynamodb.client import DynamoDBClient
     from types_aiobotocore_dynamodbstreams.client import DynamoDBStreamsClient
     from types_aiobotocore_kinesis.client import KinesisClient
@@ -131,26 +132,34 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
     connections: int,
     stream_connections: int | None = None,
     lean: Fallback | None = None,
+    sessions: dict[str | None, AioSession] | None = None,
 ) -> AsyncIterator[Place]:
     """Clients for a region; closed together. Nothing is sent before the first call.
 
     `connections` bound what is asked of tables, `stream_connections` (else the same) what is asked of streams; requests
     beyond them wait for a connection. `lean`: calls with bodies of ours go without the client; where
-    they cannot, it is called with the region and the reason.
+    they cannot, it is called with the region and the reason. `sessions`: shared with the regions that are opened
+    together (`region_session`).
     """
-    session, credentials = region_session(region_id, settings, _config(times, 1))
+    session, credentials = region_session(region_id, settings, _config(times, 1), sessions=sessions)
     await credentials.load()
     session.register_component("response_parser_factory", _Parsers())
     async with AsyncExitStack() as stack:
 
-        def client(service: str, endpoint: object, most: int = connections, within: ClientTimes = times) -> Any:
+        @asynccontextmanager
+        async def client(
+            service: str, endpoint: object, most: int = connections, within: ClientTimes = times
+        ) -> AsyncIterator[Any]:
             url = endpoint or settings.endpoint_url
-            return session.create_client(
+            made: Any = session.create_client(
                 service,  # type: ignore[call-overload]
                 region_name=settings.region,
                 endpoint_url=None if url is None else str(url).rstrip("/"),
                 config=_config(within, most),
             )
+            async with made as opened:
+                opened.meta.events.register("after-call", credentials.answered)
+                yield opened
 
         def calls(of: Any, most: int) -> Wire:
             async def open_transport(stock: Any) -> Choice:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from aiobotocore.credentials import AioCredentials, AioDeferredRefreshableCredentials
@@ -154,10 +155,23 @@ def _unreadable(provider: str, error: Exception) -> CredentialRetrievalError:
 
 
 def region_session(
-    region_id: str, settings: Region, config: AioConfig, monotonic: Callable[[], float] = time.monotonic
+    region_id: str,
+    settings: Region,
+    config: AioConfig,
+    monotonic: Callable[[], float] = time.monotonic,
+    *,
+    sessions: dict[str | None, AioSession] | None = None,
 ) -> tuple[AioSession, RenewableCredentials]:
-    """A session for a region's clients; its credentials are read when they are first needed."""
-    session = _base(region_id, settings)
+    """A session for a region's clients, and its credentials, which are read when they are first needed.
+
+    `sessions`: those of regions that are opened together, by profile; one is made for all regions of a profile. The
+    handlers that it registers, hundreds, are the same for each, so a region has a copy that shares them. What is for
+    one region alone is registered with its clients.
+    """
+    made = {} if sessions is None else sessions
+    if settings.profile not in made:
+        made[settings.profile] = _base(region_id, settings)
+    session = copy(made[settings.profile])
     unread = [session]  # its chain was not read yet; to make another session takes a while
 
     async def read() -> Source:
@@ -169,7 +183,6 @@ def region_session(
 
     credentials = RenewableCredentials(region_id, read, monotonic)
     session._credentials = credentials  # type: ignore[attr-defined]  # noqa: SLF001 - botocore offers no other way
-    session.register("after-call", credentials.answered)
     return session, credentials
 
 
