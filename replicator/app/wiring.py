@@ -42,7 +42,7 @@ from replicator.engine.applying.cache_settling import Settler
 from replicator.engine.applying.cache_verifying import CacheVerifier
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.event_funnel import EventFunnel
-from replicator.engine.applying.gate import GatedRegion, Gates
+from replicator.engine.applying.gate import Gate, Gates
 from replicator.engine.applying.kinds import parks_refusals
 from replicator.engine.applying.owing import Looks, Owing
 from replicator.engine.applying.paced_region import PacedRegion
@@ -288,11 +288,12 @@ class Assembly:
 
     def _gated(self, written: RuleSettings, rule: Rule, target: Target) -> Region:
         """A table of a rule; of a mesh, behind a gate of its own."""
-        region = self._region(rule, target, self._write_budget(written, target.region))
+        budget = self._write_budget(written, target.region)
         if rule.mesh is None or target.table is None:
-            return region
+            return self._region(rule, target, budget)
         place = replica_id(rule.name, target.region, target.table)
-        return GatedRegion(region, self._gates.of(HeldId(rule.name, TableName(written.table_name), place)))
+        gate = self._gates.of(HeldId(rule.name, TableName(written.table_name), place))
+        return self._region(rule, target, budget, gate)
 
     def _partners(self, rules: Sequence[Rule], regions: Mapping[RegionId, Region]) -> dict[RegionId, Partner]:
         """The regions of a mesh as others see them: how one stands is the same for every stream of the rule."""
@@ -351,14 +352,14 @@ class Assembly:
         bucket = UnitBucket(per_second, self._clock.monotonic())
         return sources, WriteBudget(bucket, lambda: self._holdings.share(sources), self._clock)
 
-    def _region(self, rule: Rule, target: Target, budget: WriteBudget | None) -> PacedRegion:
+    def _region(self, rule: Rule, target: Target, budget: WriteBudget | None, gate: Gate | None = None) -> PacedRegion:
         """A table of a rule, within the bounds that all shards of the process have there together."""
         assert target.table is not None, "only tables are regions"
         region = self._table(target.region, target.table, rule.stamp, metered=budget is not None)
         pace = Pace(self._settings.apply.concurrency, self._clock.monotonic())
         bucket = None if budget is None else budget.bucket
         self._observer.paces(PacedTable(rule.name, target.region, target.table, pace, bucket))
-        return PacedRegion(as_mapped(region, target.keys), pace, self._clock, budget)
+        return PacedRegion(as_mapped(region, target.keys), pace, self._clock, budget, gate=gate)
 
 
 def _are_same(before: Mapping[TargetId, TargetPorts], now: Mapping[TargetId, TargetPorts]) -> bool:

@@ -18,12 +18,14 @@ from replicator.domain.errors import (
 from replicator.domain.held import HeldId
 from replicator.domain.identifiers import RuleName, TableName
 from replicator.domain.modes.requests import GetItem
+from replicator.domain.pacing import Pace
 from replicator.domain.targets import mesh_id
-from replicator.engine.applying.gate import Gate, GatedRegion, Gates
+from replicator.engine.applying.gate import Gate, Gates
+from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.waiting import Stopped, found
 from replicator.ports.targets import OPEN
 from tests.engine.test_apply import Bench
-from tests.engine.world import EU, US, World, key_of, until
+from tests.engine.world import EU, US, LoopClock, World, key_of, until
 
 REPLACED = TableReplaced("Table orders in eu is another one.")
 
@@ -100,7 +102,7 @@ async def test_what_says_nothing_about_the_table_closes_no_gate(outage: type[Rep
 async def test_a_region_of_a_mesh_does_not_answer_while_its_gate_is_closed() -> None:
     world, gates = World(), Gates()
     gate = gate_of(gates)
-    region = GatedRegion(world.region, gate)
+    region = PacedRegion(world.region, Pace(4, 0.0), LoopClock(), gate=gate)
     request = GetItem(key_of("a"))
     await region.execute(request, OPEN)
     gate.close(REPLACED)

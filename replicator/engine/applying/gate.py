@@ -12,10 +12,8 @@ from collections.abc import Callable
 
 from replicator.domain.errors import ReplicatorError, SchemaMismatch, TableMissing
 from replicator.domain.held import HeldId
-from replicator.domain.modes.requests import Request, Response
 from replicator.domain.targets import TargetKind
 from replicator.engine.waiting import Flag, Stopped, pause_for_any
-from replicator.ports.targets import Fence, Region
 
 _IN_DOUBT = (TableMissing, SchemaMismatch)
 
@@ -73,22 +71,3 @@ class Gates:
         # What is doubted of a mesh is one of its regions, which has a gate of its own.
         is_mesh = target.target is not None and target.target.kind is TargetKind.MESH
         return self._gates.setdefault(target, Gate(None if is_mesh else self.doubted.set))
-
-
-class GatedRegion:
-    """A region of a mesh behind a gate of its own: while that is closed, the region does not answer."""
-
-    def __init__(self, region: Region, gate: Gate) -> None:
-        self._region = region
-        self._gate = gate
-
-    async def execute(self, request: Request, fence: Fence) -> Response:
-        """Carry a request out, or raise why nothing is sent there."""
-        refusal = self._gate.refusal()
-        if refusal is not None:
-            raise refusal
-        try:
-            return await self._region.execute(request, fence)
-        except ReplicatorError as error:
-            self._gate.doubt(error)
-            raise

@@ -144,7 +144,7 @@ class MeshDriver:
             return False
         taken = self._taken(record)
         if not (self._may_pass and taken.is_passed) or self._is_owed(record.key):
-            return self._apply(record, taken, tally)
+            return self._replicate(record, taken, tally)
         requests = self._cache_requests(record, taken)
         if requests:
             return Written(unit, None, requests, Effect.ECHO)
@@ -165,26 +165,17 @@ class MeshDriver:
         )
 
     def _is_owed(self, key: ItemKey) -> bool:
-        """The same, or in mode `versioned` of a region that is missing: it may come back without what it had.
-
-        So it is owed each image that others have by now, also one that it was brought before.
-        """
+        """The same, or in mode `versioned`, where a write of the daemon's own is brought on, of what was missed."""
         if self._is_owed_by_refusal(key):
             return True
         owing = self._context.ports.owing.values()
-        return isinstance(self._plan, VersionedPlan) and any(each.partner.is_missing for each in owing)
+        return isinstance(self._plan, VersionedPlan) and any(each.owes or each.partner.is_missing for each in owing)
 
     def _is_own_stamp(self, record: ChangeRecord) -> bool:
         """Whether a record shows just that the daemon stamped an item, and nothing waits for one of its key."""
         return (
             is_own_stamp(record, self._stamp) and self._is_let_pass(record) and not self._is_owed_by_refusal(record.key)
         )
-
-    async def _apply(self, record: ChangeRecord, taken: MeshRecord[Any], tally: Tally) -> bool:
-        effect = await self._replicate(record, taken, tally)
-        tally.effects[effect] += 1
-        tally.changes += 1
-        return True
 
     def _cache_requests(self, record: ChangeRecord, taken: MeshRecord[Any]) -> list[CacheRequest]:
         caches = self._context.place.target.caches
@@ -201,24 +192,32 @@ class MeshDriver:
             return plan_refill(cache_rule, record)
         return plan_invalidation(cache_rule, (record,))
 
-    async def _replicate(self, record: ChangeRecord, taken: MeshRecord[Any], tally: Tally) -> Effect:
-        """Settle a record at home, then bring it to every other region; another try goes on where this one failed."""
+    async def _replicate(self, record: ChangeRecord, taken: MeshRecord[Any], tally: Tally) -> bool:
+        """Settle a record at home, then bring it to every other region; another try goes on where this one failed.
+
+        Cache entries beside the home table, whose write is durable, are dropped first. Entries of the log count in
+        `tally` whatever comes of this try.
+        """
         unfinished = self._context.unfinished
         begun = unfinished.get(record.sequence)
         if begun is None:
             counted = Tally()
-            settled = await self._settle(record, taken, counted, tally)
+            try:
+                if requests := self._cache_requests(record, taken):
+                    await self._drop_cache_entries(record, requests, counted)
+                settled = await self._settle(record, taken, counted)
+            finally:
+                if counted.entries:
+                    tally.entries.update(counted.entries)
             if isinstance(settled, Effect):
                 if settled is Effect.ECHO:
                     await self._overtaken(record, taken)
-                tally.take(counted)
-                return settled
+                return _counted(settled, counted, tally)
             begun = unfinished[record.sequence] = Begun(settled, counted)
         for region in self._in_order(begun):
             begun.answered[region] = await self._bring(region, taken, begun, record, tally)
-        tally.take(begun.counted)
         del unfinished[record.sequence]
-        return taken.finish(begun)
+        return _counted(taken.finish(begun), begun.counted, tally)
 
     async def _overtaken(self, record: ChangeRecord, taken: MeshRecord[Any]) -> None:
         """Another region wrote over what was refused of a key, and brings that to all: the row is settled."""
@@ -289,18 +288,6 @@ class MeshDriver:
             await owing.taken(change, context.fence)
         return Effect.OWED
 
-    async def _settle(self, record: ChangeRecord, taken: MeshRecord[Any], counted: Tally, tally: Tally) -> Any:
-        """Do what is to be done at home, and drop cache entries beside the table first, whose write is durable.
-
-        Entries of the log count in `tally` whatever comes of this try.
-        """
-        try:
-            if requests := self._cache_requests(record, taken):
-                await self._drop_cache_entries(record, requests, counted)
-            return await self._settle_at_home(record, taken, counted)
-        finally:
-            tally.entries.update(counted.entries)
-
     def _taken(self, record: ChangeRecord) -> MeshRecord[Any]:
         """A record as the rule's mode takes it."""
         context = self._context
@@ -318,7 +305,7 @@ class MeshDriver:
         missing = [region for region in self._plan.others if region not in begun.answered]
         return sorted(missing, key=self._suspects.__contains__) if self._suspects else missing
 
-    async def _settle_at_home(self, record: ChangeRecord, taken: MeshRecord[Any], tally: Tally) -> Any:
+    async def _settle(self, record: ChangeRecord, taken: MeshRecord[Any], tally: Tally) -> Any:
         """What a record asks of its home region; a usual put asks it without the steps of its mode (`usual.py`).
 
         Where an answer is not as usual, these go on from it, so nothing is asked twice.
@@ -427,3 +414,11 @@ class MeshDriver:
             if record.event is Event.REMOVE and not record.partial:
                 return Remover.USER if self._origin(record) in USERS else Remover.DAEMON
         return Remover.UNKNOWN
+
+
+def _counted(effect: Effect, counted: Tally, tally: Tally) -> bool:
+    """Count a record that is done, and what was counted of it."""
+    tally.take(counted)
+    tally.effects[effect] += 1
+    tally.changes += 1
+    return True

@@ -2,7 +2,7 @@
 
 It stands before the adapter of one table and decides nothing about requests. Invariant: a request waits here before its
 fence is checked, never behind it; a shard waits for its turn, not until another shard's queue is empty; and requests
-that hang keep none from finding out that the table is back.
+that hang keep none from finding out that the table is back; while its gate is closed nothing is begun.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from replicator.domain.errors import Disposition, KeyThrottled, ReplicatorError,
 from replicator.domain.modes.requests import GuardedPut, Request, Response
 from replicator.domain.pacing import AdaptiveLimit, Pace
 from replicator.domain.write_units import units_of, units_taken
+from replicator.engine.applying.gate import Gate
 from replicator.engine.applying.write_budget import WriteBudget
 from replicator.engine.turns import Turns
 from replicator.ports.clock import Clock
@@ -36,9 +37,15 @@ class _Flow:
 class PacedRegion:
     """One table of a rule's target; shared by every shard that writes there."""
 
-    def __init__(self, region: Region, pace: Pace, clock: Clock, budget: WriteBudget | None = None) -> None:
-        """`budget`: what may be taken of the region's write units, if that is bounded."""
+    def __init__(
+        self, region: Region, pace: Pace, clock: Clock, budget: WriteBudget | None = None, *, gate: Gate | None = None
+    ) -> None:
+        """`budget`: what may be taken of the region's write units, if that is bounded.
+
+        `gate`: of a region of a mesh, which has one of its own; while that is closed, the region does not answer.
+        """
         self._budget = budget
+        self._gate = gate
         self._region = region
         self._pace = pace
         self._clock = clock
@@ -48,7 +55,12 @@ class PacedRegion:
         self._waiting = 0
 
     def execute(self, request: Request, fence: Fence) -> Coroutine[Any, Any, Response]:
-        """Carry a request out when it may be sent; `KeyThrottled` when only the partition of its key is throttled."""
+        """Carry a request out when it may be sent; `KeyThrottled` when only the partition of its key is throttled.
+
+        Raises at once why nothing is sent there.
+        """
+        if self._gate is not None and self._gate.error is not None and (refusal := self._gate.refusal()) is not None:
+            raise refusal
         return self._send(request, fence) if self._budget is None else self._send_within(self._budget, request, fence)
 
     async def _send_within(self, budget: WriteBudget, request: Request, fence: Fence) -> Response:
@@ -65,20 +77,22 @@ class PacedRegion:
 
     async def _send(self, request: Request, fence: Fence) -> Response:
         flow = self._transactions if type(request) is GuardedPut else self._singles  # asked for every write
-        limit = flow.limit
-        if self._pace.may_begin(limit):
-            number = self._pace.begin(limit, self._clock.monotonic())
+        limit, pace, monotonic = flow.limit, self._pace, self._clock.monotonic
+        if pace.may_begin(limit):
+            number = pace.begin(limit, monotonic())
         else:
             number = await self._turn(flow, fence)
         try:
             response = await self._region.execute(request, fence)
         except Throttled as error:
-            if self._pace.throttled(limit, number, self._clock.monotonic()):
+            if pace.throttled(limit, number, monotonic()):
                 raise KeyThrottled(error.message) from error
             raise
         except ReplicatorError as error:
+            if self._gate is not None:
+                self._gate.doubt(error)
             if error.disposition is Disposition.PARK:
-                self._pace.taken(limit, self._clock.monotonic())
+                pace.taken(limit, monotonic())
             else:
                 limit.unanswered()
             raise
@@ -86,7 +100,7 @@ class PacedRegion:
             limit.unanswered()
             raise
         else:
-            self._pace.taken(limit, self._clock.monotonic())
+            pace.taken(limit, monotonic())
             return response
         finally:
             if self._waiting:

@@ -79,14 +79,8 @@ class ConnectionPool:
                 connection = kept = self._take_kept(loop.time())
                 if connection is None:
                     connection = await self._connect()
-                self._busy.add(connection)
                 try:
-                    waiter: asyncio.Future[Answer] = loop.create_future()
-                    connection.send(prepare(), waiter)
-                    connection.due_at = loop.time() + self._read_seconds
-                    if self._timer is None:
-                        self._timer = loop.call_at(connection.due_at, self._time_out)
-                    answer = await waiter
+                    answer = await self._asked(connection, prepare(), loop)
                 except BrokenExchange as error:
                     connection.close()
                     if not (repeatable and kept is not None and error.unanswered):
@@ -101,6 +95,44 @@ class ConnectionPool:
                     self._busy.discard(connection)
         finally:
             self._free_slot()
+
+    # -- the usual exchange: the same in steps, for which no coroutine of its own is needed --------------------------
+
+    def begin(self) -> Connection | None:
+        """A kept connection for one exchange, if nothing has to be waited for; `ended` or `failed` gives it back."""
+        if self._loop is None or self._open >= self._most or self._waiting:
+            return None
+        connection = self._take_kept(self._loop.time())
+        if connection is not None:
+            self._open += 1
+        return connection
+
+    def asked(self, connection: Connection, request: bytes) -> asyncio.Future[Answer]:
+        """Send a request; the future gets its answer, or what `exchange` raises of one."""
+        assert self._loop is not None, "it was begun"
+        return self._asked(connection, request, self._loop)
+
+    def ended(self, connection: Connection) -> None:
+        """The answer came."""
+        assert self._loop is not None, "it was begun"
+        self._busy.discard(connection)
+        self._keep(connection, self._loop.time())
+        self._free_slot()
+
+    def failed(self, connection: Connection) -> None:
+        """No answer is awaited any more, or nothing was sent."""
+        self._busy.discard(connection)
+        connection.close()
+        self._free_slot()
+
+    def _asked(self, connection: Connection, request: bytes, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Answer]:
+        self._busy.add(connection)
+        waiter: asyncio.Future[Answer] = loop.create_future()
+        connection.send(request, waiter)
+        connection.due_at = loop.time() + self._read_seconds
+        if self._timer is None:
+            self._timer = loop.call_at(connection.due_at, self._time_out)
+        return waiter
 
     # -- deadlines: they come in the order of their exchanges, so one timer at the first of them does for all ----------
 

@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http.client import responses
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -51,6 +52,9 @@ _REPEATABLE = frozenset(
     }
 )
 """What goes out again when a kept connection was closed: these read, or are conditional in all that we send."""
+
+_NO_ANSWER = (ConnectTimeout, ReadTimeout, BrokenExchange, OSError)
+"""Why a call got no answer; what is wrong with a certificate is one of the system's errors, too."""
 
 _LEAST_SKEW_SECONDS = 60.0
 """A clock that is off by less is no reason for a refusal: the service accepts about five minutes."""
@@ -127,28 +131,48 @@ class LeanTransport:
         The fence is asked right before the bytes go out, again when they go out a second time, which only what is
         `repeatable` may.
         """
-
-        def prepare() -> bytes:
-            if fence is not None:
-                fence.check()
-            return self.request(operation, body, credentials, self._wall() + self._skew)
-
+        repeatable = repeatable and operation in _REPEATABLE
+        pool = self._pool
+        connection = pool.begin()
         try:
-            answer = await self._pool.exchange(prepare, repeatable=repeatable and operation in _REPEATABLE)
-        except ConnectTimeout as error:
-            raise ConnectTimeoutError(endpoint_url=self.url, error=error) from error
-        except ReadTimeout as error:
-            raise ReadTimeoutError(endpoint_url=self.url, error=error) from error
-        except BrokenExchange as error:
-            raise ClosedError(endpoint_url=self.url, error=error) from error
-        except ssl.SSLError as error:
-            raise SSLError(endpoint_url=self.url, error=error) from error
-        except OSError as error:
-            raise EndpointConnectionError(endpoint_url=self.url, error=error) from error
+            if connection is not None:
+                try:
+                    answer = await pool.asked(connection, self._prepared(operation, body, fence, credentials))
+                except BaseException as error:
+                    pool.failed(connection)
+                    if not (repeatable and isinstance(error, BrokenExchange) and error.unanswered):
+                        raise
+                    connection = None
+                else:
+                    pool.ended(connection)
+            if connection is None:
+                prepare = partial(self._prepared, operation, body, fence, credentials)
+                answer = await pool.exchange(prepare, repeatable=repeatable)
+        except _NO_ANSWER as error:
+            raise self._as_of_the_stock_client(error) from error
         if answer.status < _HTTP_ERRORS:
             self._credentials.accepted()
             return answer
         raise self._error(operation, answer)
+
+    def _prepared(self, operation: str, body: bytes, fence: Fence | None, credentials: Any) -> bytes:
+        if fence is not None:
+            fence.check()
+        return self.request(operation, body, credentials, self._wall() + self._skew)
+
+    def _as_of_the_stock_client(self, error: Exception) -> Exception:
+        """What kept a call from its answer, as the stock client raises it."""
+        match error:
+            case ConnectTimeout():
+                return ConnectTimeoutError(endpoint_url=self.url, error=error)
+            case ReadTimeout():
+                return ReadTimeoutError(endpoint_url=self.url, error=error)
+            case BrokenExchange():
+                return ClosedError(endpoint_url=self.url, error=error)
+            case ssl.SSLError():
+                return SSLError(endpoint_url=self.url, error=error)
+            case _:
+                return EndpointConnectionError(endpoint_url=self.url, error=error)
 
     def _error(self, operation: str, answer: Answer) -> ServiceError:
         code, message = error_of(answer)
