@@ -202,7 +202,7 @@ class Assembly:
         debt, policy = settler.debt, verify_policy(self._settings, settler.debt.name)
         if policy is None:
             return None
-        return CacheVerifier(debt.name, debt.region, debt, policy, clock=self._clock, observer=self._observer)
+        return CacheVerifier(debt.name, debt.region, debt, policy, clock=self.rows.clock, observer=self._observer)
 
     def _source(
         self, where: tuple[RegionId, TableName], readers: Mapping[Rule, Mapping[TargetId, TargetPorts]]

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from replicator.adapters.redis.calls import (
@@ -311,13 +312,29 @@ class RedisCache:
         return dropped
 
     async def scanned(self, pattern: str) -> AsyncIterator[list[bytes]]:
-        """The same as bytes, and with the client's own errors: for a node of a cluster, too."""
+        """The same as bytes, and with the client's own errors: for a node of a cluster, too.
+
+        A cursor of another server passes over most entries, so the end is an error when one took over meanwhile.
+        """
         cursor: Any = 0
+        server = await self._run_id()
         while True:
             cursor, keys = await self._client.scan(cursor, match=pattern, count=KEYS_PER_SCAN)
             yield keys
             if not int(cursor):
-                return
+                break
+        if await self._run_id() != server:
+            raise RedisConnectionError("Another server took over while the entries were gone through.")
+
+    async def _run_id(self) -> str | None:
+        """Which server answers; None when it may not be asked."""
+        try:
+            found = await self._client.info("server")
+        except CLIENT_ERRORS as error:
+            if is_permission(error):
+                return None
+            raise
+        return str(found["run_id"])
 
     async def close(self) -> None:
         """Close the connections."""
