@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from replicator.adapters.dynamodb.coordination import CoordinationTable, Operations, StoredStream, stored_streams
 from replicator.checks.facts import Fact, failed, ok, warning, wrong
 from replicator.domain.errors import AccessRefused, ReplicatorError, TableMissing, Unreachable
+from replicator.domain.verdict.kinds import counted
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
@@ -34,7 +35,7 @@ async def progress_facts(settings: Settings, places: Mapping[str, Place]) -> lis
     orphans = [_orphans(settings, stored) for stored in streams if stored.rules - configured]
     unreadable = [failed(subject, "rows readable", problem) for stored in streams for problem in stored.problems]
     return [
-        *(orphans or [ok(subject, "known rules", f"{len(streams)} streams on record.")]),
+        *(orphans or [ok(subject, "known rules", f"{counted(len(streams), 'stream')} on record.")]),
         *(unreadable or [ok(subject, "rows readable")]),
         *await _at_rest(Operations(table), subject),
     ]

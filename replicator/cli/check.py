@@ -10,6 +10,7 @@ from replicator.checks.facts import Fact, Status, exit_code, ok, wrong
 from replicator.checks.file_facts import file_facts, unseen_facts
 from replicator.cli.output import note, print_json, print_rows, wrapped
 from replicator.domain.plain_text import on_one_line
+from replicator.domain.verdict.kinds import counted
 from replicator.settings.loading import ConfigurationProblems, configuration_path, load, surprising_variables
 
 _COLUMNS = ("subject", "fact", "status", "found, and what to do")
@@ -73,8 +74,8 @@ def _verdict(facts: list[Fact]) -> str:
     """What was found, in a line that names the first failure."""
     bad = [fact for fact in facts if fact.status is Status.FAILED]
     if not bad:
-        return f"nothing failed of {len(facts)} facts"
-    return f"{len(bad)} of {len(facts)} facts failed: {bad[0].subject}, {bad[0].name}: {bad[0].found}"
+        return f"nothing failed of {counted(len(facts), 'fact')}"
+    return f"{len(bad)} of {counted(len(facts), 'fact')} failed: {bad[0].subject}, {bad[0].name}: {bad[0].found}"
 
 
 def _screen(ordered: list[Fact]) -> None:

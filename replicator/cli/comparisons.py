@@ -18,6 +18,7 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED
 from replicator.domain.jobs import JobKind
 from replicator.domain.values import replace
+from replicator.domain.verdict.kinds import counted, were
 from replicator.operations.cache_orphans import OrphanRequest, Orphans, find_orphans, regions_of
 from replicator.operations.comparison_requests import ComparisonRequest, comparison
 from replicator.operations.documents import document
@@ -73,8 +74,8 @@ def compare_tables(config: Path | None, kind: JobKind, request: ComparisonReques
             job = await follow_shown(group, job, quiet=asked.as_json)
         for cache, entries in left.items():
             group.announce(
-                f"Cache {cache} did not drop {entries} entries: it is owed them, and a worker drops them when it takes"
-                " writes. `replicator caches` shows what is owed."
+                f"Cache {cache} did not drop some entries ({entries}): it is owed them, and a worker drops them when it"
+                " takes writes. `replicator caches` shows what is owed."
             )
         report = await _report(group, rule, job, asked)
         if asked.caches:
@@ -178,13 +179,13 @@ def _remarks(report: Report) -> list[str]:
     if report.nowhere:
         found.append(f"{report.nowhere} of the keys asked for are in no table: nothing was there to compare.")
     if report.moving:
-        found.append(f"{report.moving} keys changed at every read, so they could not be compared.")
+        found.append(f"{counted(report.moving, 'key')} changed at every read and could not be compared.")
     if report.parked:
-        found.append(f"{report.parked} keys are parked: `replicator parked list` says why.")
+        found.append(f"parked: {counted(report.parked, 'key')}; `replicator parked list` says why.")
     if report.unjudged:
-        found.append(f"{report.unjudged} items could not be judged by the rule's filter.")
+        found.append(f"{counted(report.unjudged, 'item')} could not be judged by the rule's filter.")
     if report.refused:
-        found.append(f"{report.refused} items were refused by their table.")
+        found.append(f"{counted(report.refused, 'item')} {were(report.refused)} refused by the table.")
     caches = report.caches
     if caches.checked:
         dropped = f", {caches.invalidated} dropped" if caches.invalidated else ""

@@ -14,6 +14,7 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
 from replicator.domain.plain_text import in_json
 from replicator.domain.values import replace
+from replicator.domain.verdict.kinds import counted, were
 from replicator.operations import promotion as promotions
 from replicator.operations.conflict_entries import ConflictEntries, EntryFilter, find
 from replicator.operations.group import SHOW_SECONDS, known_rule
@@ -92,7 +93,7 @@ def export_conflicts(config: Path | None, wanted: EntryFilter, output: Path | No
             file.writelines(lines)
     except OSError as error:
         raise OutputRefused(f"{output} cannot be written: {error.strerror}.", advice="Name another file.") from error
-    note(f"{len(entries)} entries were written to {output}.")
+    note(f"{counted(len(entries), 'conflict')} {were(len(entries))} written to {output}.")
     return EXIT_STOPPED
 
 

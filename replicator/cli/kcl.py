@@ -10,6 +10,7 @@ from replicator.cli.confirmation import ask, need_yes
 from replicator.cli.output import note, print_json, print_rows
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
+from replicator.domain.verdict.kinds import counted
 from replicator.operations import kcl_import
 from replicator.operations.kcl_import import ImportRequest, Plan
 
@@ -60,7 +61,7 @@ def import_leases(config: Path | None, request: ImportRequest, *, dry_run: bool,
         )
     else:
         done = "would be taken" if dry_run else "were taken"
-        sys.stdout.write(f"Positions of {len(planned.taken)} shards {done} for rule {rule.name}.\n")
+        sys.stdout.write(f"Positions of {counted(len(planned.taken), 'shard')} {done} for rule {rule.name}.\n")
     return EXIT_STOPPED
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from replicator.cli.output import note, print_json, print_rows, shown_position, shown_time
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
+from replicator.domain.verdict.kinds import counted, were
 from replicator.operations import leases
-from replicator.operations.group import SHOW_SECONDS, SILENT
+from replicator.operations.group import ALIVE, SHOW_SECONDS, SILENT, UNKNOWN
 from replicator.operations.leases import LeaseFilter, Leases, ListedShard, ListedStream, ListedWorker, ReleaseRequest
 
 _WORKERS = ("worker", "is", "heartbeat:2", "shards", "admin:1")
@@ -66,13 +67,17 @@ def _shard_row(shard: ListedShard) -> list[str]:
 
 def _notes(found: Leases) -> Iterator[str]:
     yield from found.unreadable
+    if not (found.workers or found.streams or found.shards or found.unreadable):
+        yield "no worker, stream or shard was found; `replicator run` starts a worker."
     for pause in found.paused:
         yield f"rule {pause.rule} is paused since {shown_time(pause.since)}{f': {pause.note}' if pause.note else '.'}"
+    alive = any(worker.is_ in {ALIVE, UNKNOWN} for worker in found.workers)
     for worker in found.workers:
         if worker.is_ == SILENT and worker.shards:
-            yield f"worker {worker.worker} is silent and owns {worker.shards} shards; other workers take them over."
+            heirs = "other workers take them over" if alive else "no other worker is alive to take them over"
+            yield f"worker {worker.worker} is silent and owns {counted(worker.shards, 'shard')}; {heirs}."
     if found.hidden_finished:
-        yield f"{found.hidden_finished} finished shards are hidden; --all shows them."
+        yield f"hidden: {counted(found.hidden_finished, 'finished shard')}; --all shows them."
 
 
 def release_leases(config: Path | None, request: ReleaseRequest, *, as_json: bool) -> int:
@@ -86,5 +91,5 @@ def release_leases(config: Path | None, request: ReleaseRequest, *, as_json: boo
     for entry in released:
         sys.stdout.write(f"{entry.stream.table} {entry.shard}: taken from {entry.owner}, epoch {entry.epoch}.\n")
     what = "Workers claim them again, possibly the same ones." if released else "The shards named had no owner."
-    note(f"{len(released)} shards were released. {what}")
+    note(f"{counted(len(released), 'shard')} {were(len(released))} released. {what}")
     return EXIT_STOPPED

@@ -14,6 +14,7 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, EXIT_WRONG_WORLD
 from replicator.domain.owed_keys import Settlement
 from replicator.domain.plain_text import on_one_line
+from replicator.domain.verdict.kinds import counted
 from replicator.operations import parked, parked_rows
 from replicator.operations.documents import document
 from replicator.operations.group import SHOW_SECONDS, known_rule
@@ -180,7 +181,7 @@ def _meaning(row: ParkedRow) -> str:
     what = {"put": "the last write of", "remove": "the removal of"}.get(row.change, "what a record says of")
     why, since = on_one_line(row.why), shown_time(row.first)
     return (
-        f"{row.target} refused {what} {row.shown} ({why}), {row.tries} times since {since}.\n"
+        f"{row.target} refused {what} {row.shown} ({why}), {counted(row.tries, 'time')} since {since}.\n"
         "A dropped change never reaches it; later changes of the key do. The conflict log keeps the dropped change."
     )
 

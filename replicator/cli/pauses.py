@@ -9,6 +9,7 @@ from replicator.cli.confirmation import ask, need_yes
 from replicator.cli.output import print_json, say
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
+from replicator.domain.verdict.kinds import counted, were
 from replicator.operations import pauses
 from replicator.operations.parked_rows import regions_of
 from replicator.settings import OrderedRule
@@ -67,7 +68,7 @@ def resume_region(  # noqa: PLR0913 - one parameter per option
     done = f"Rule {name} is resumed in {region}."
     sentence = done if changed else f"Rule {name} was not paused in {region}."
     if rebuilt:
-        sentence += f" {forgotten} keys of its backlog were discarded."
+        sentence += f" {counted(forgotten, 'key')} of its backlog {were(forgotten)} discarded."
     return _print(name, sentence, changed, paused=False, as_json=as_json, region=region)
 
 

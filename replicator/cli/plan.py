@@ -13,6 +13,7 @@ from replicator.cli.output import note, print_json, print_rows
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED
 from replicator.domain.plans import WORK
+from replicator.domain.verdict.kinds import counted
 from replicator.operations.bootstrap import READ_PRICE, WRITE_PRICE
 from replicator.operations.errors import RequestRefused
 from replicator.operations.plans import MOST_SAMPLED, Plan, compare, plan
@@ -68,7 +69,7 @@ def _show(found: Plan, *, values: bool, needed: bool) -> None:
     for sample in found.samples:
         counts = Counter(each.fate for each in sample.effects)
         said = ", ".join(f"{count} {fate}" for fate, count in sorted(counts.items()))
-        sys.stdout.write(f"\n{sample.target}: of {len(sample.effects)} items {said}.\n")
+        sys.stdout.write(f"\n{sample.target}: of {counted(len(sample.effects), 'item')} {said}.\n")
         rows = [[_key(each), each.fate, " ".join(each.attributes) or each.why] for each in sample.effects]
         if values:
             rows = [[*row, _value(each)] for row, each in zip(rows, sample.effects, strict=True)]

@@ -11,6 +11,7 @@ from replicator.cli.output import note, print_json, print_rows, shown_time
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.domain.progress import END, HORIZON
+from replicator.domain.verdict.kinds import counted, were
 from replicator.operations import rewind
 from replicator.operations.group import rule_named
 from replicator.operations.rewind import Plan, RewindRequest, Rewound
@@ -44,7 +45,9 @@ def rewind_rule(config: Path | None, request: RewindRequest, *, yes: bool, as_js
     if as_json:
         print_json({"rule": request.rule, "to": request.to, "rewound": done.moved, "gone": planned.gone})
     elif done.moved:
-        sys.stdout.write(f"{len(done.moved)} positions of rule {request.rule} were moved back.\n")
+        sys.stdout.write(
+            f"{counted(len(done.moved), 'position')} of rule {request.rule} {were(len(done.moved))} moved back.\n"
+        )
     else:
         sys.stdout.write("There is nothing to rewind.\n")
     return EXIT_STOPPED
@@ -61,7 +64,7 @@ def _show(planned: Plan) -> None:
     if len(rows) > _SHOWN_ROWS:
         sys.stdout.write(f"... and {len(rows) - _SHOWN_ROWS} more.\n")
     if planned.gone:
-        note(f"{len(planned.gone)} shards are in their stream no more and stay as they are.")
+        note(f"{counted(len(planned.gone), 'shard')} left the stream and {were(len(planned.gone))} not changed.")
     sys.stdout.flush()
 
 
@@ -78,4 +81,4 @@ def _extent(step: Step) -> str:
 
 def _counted(planned: Plan) -> str:
     targets = {target for step in planned.steps for target in step.old}
-    return f"{len(targets)} targets on {len(planned.steps)} shards"
+    return f"{counted(len(targets), 'target')} on {counted(len(planned.steps), 'shard')}"

@@ -13,6 +13,7 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.drivers import Drivers
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.domain.identifiers import RuleName
+from replicator.domain.verdict.kinds import counted
 from replicator.operations import driving, rules
 from replicator.operations.accepted_tables import AcceptedTable, accept
 from replicator.operations.errors import RequestRefused
@@ -103,5 +104,5 @@ def _print(old: str, what: str, changed: int, *, as_json: bool) -> int:
     if as_json:
         print_json({"rule": old, "rows": changed})
     else:
-        sys.stdout.write(f"The progress of rule {old} {what} ({changed} rows).\n")
+        sys.stdout.write(f"The progress of rule {old} {what} ({counted(changed, 'row')}).\n")
     return EXIT_STOPPED

@@ -15,7 +15,7 @@ from replicator.domain.plain_text import on_one_line
 from replicator.domain.progress import END
 from replicator.domain.shards.unread import LOST
 from replicator.domain.verdict.figures import place_of
-from replicator.domain.verdict.kinds import Problem, span
+from replicator.domain.verdict.kinds import Problem, counted, span
 from replicator.operations.group_status import FINISHED, GroupStatus, RuleStatus, ShardStatus, TargetStatus
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ def notes(found: GroupStatus, *, everything: bool) -> Iterator[str]:
     yield from slow_words(found.pacing)
     over = Counter(shard.over for rule in found.rules for shard in rule.shards if shard.over)
     if over and not everything:
-        hidden = " and ".join(f"{count} shards ({why})" for why, count in sorted(over.items()))
-        yield f"{hidden} are hidden; --all shows them."
+        hidden = " and ".join(f"{counted(count, 'shard')} ({why})" for why, count in sorted(over.items()))
+        yield f"hidden: {hidden}; --all shows them."
 
 
 def _job(job: ListedJob) -> str:

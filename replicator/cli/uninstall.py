@@ -14,6 +14,7 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.copying.uninstalls import Kept
 from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED
 from replicator.domain.jobs import added
+from replicator.domain.verdict.kinds import counted
 from replicator.operations.documents import document
 from replicator.operations.group import rule_named
 from replicator.operations.parked_rows import regions_of
@@ -108,9 +109,9 @@ def _show(plan: UninstallPlan) -> None:
     print_rows(_COLUMNS, rows)
     streams = ", ".join(plan.streams) or "no stream"
     sys.stdout.write(
-        f"Rule {plan.rule} also has progress on {streams}, {plan.gaps} gaps, {plan.parked} parked keys and"
-        f" {plan.earlier_jobs} earlier jobs. Counts of items are DynamoDB's, up to six hours old; write units are at"
-        " most. Items, cache entries and conflict entries stay.\n"
+        f"Rule {plan.rule} also has progress on {streams}, {counted(plan.gaps, 'gap')},"
+        f" {counted(plan.parked, 'parked key')} and {counted(plan.earlier_jobs, 'earlier job')}. Counts of items are"
+        " DynamoDB's, up to six hours old; write units are at most. Items, cache entries and conflict entries stay.\n"
     )
     for _, stream, consumer in plan.consumers:
         sys.stdout.write(f"Consumer {consumer} of Kinesis stream {stream} is deregistered.\n")
@@ -148,7 +149,7 @@ def _end(done: _Done, *, dry_run: bool, as_json: bool) -> int:
 def _say(done: _Done) -> None:
     """How it ended."""
     if done.rows is not None:
-        sys.stdout.write(f"Rule {done.plan.rule} is forgotten ({done.rows} rows).\n")
+        sys.stdout.write(f"Rule {done.plan.rule} is forgotten ({counted(done.rows, 'row')}).\n")
         return
     for job in done.jobs:
         if job.state != "done":

@@ -18,6 +18,7 @@ from replicator.domain.image import Image
 from replicator.domain.owed_keys import OwedFor, OwedTo, row_id
 from replicator.domain.transforms import held_under
 from replicator.domain.values import replace
+from replicator.domain.verdict.kinds import counted
 from replicator.domain.versions import STAMP
 from replicator.operations.group import SHOW_SECONDS
 from replicator.operations.inspect_caches import cached_copies
@@ -188,7 +189,7 @@ async def _owed(settings: Settings, rule: Rule, place: Place, key: ItemKey) -> l
         if isinstance(row, Unreachable):
             copies.append(replace(unreachable(role, region, table, row), details=details))
         elif row is not None:
-            state = f"refused {row.tries} times" if role == "parked" else "missed"
+            state = f"refused {counted(row.tries, 'time')}" if role == "parked" else "missed"
             said = {**details, "why": row.why}
             copies.append(ItemCopy(role, region, table, f"{state}{by}", row.version, details=said))
     return copies

@@ -17,6 +17,7 @@ from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import ShardId, TableName
 from replicator.domain.progress import END, HORIZON
 from replicator.domain.shards.leases import Rewind
+from replicator.domain.verdict.kinds import counted
 from replicator.operations.errors import RequestRefused
 from replicator.operations.group import Group, Move, rule_named
 from replicator.operations.kcl_leases import ImportedShard, KclLease, lease_of, moved, of_stream, takings
@@ -119,11 +120,11 @@ async def plan(group: Group, rule: Rule, table: str) -> Plan:
 def _warnings(leases: Sequence[KclLease], mine: Sequence[KclLease], listed: Collection[ShardId]) -> list[str]:
     warnings = []
     if len(mine) < len(leases):
-        warnings.append(f"{len(leases) - len(mine)} leases are of other streams and stay out.")
+        warnings.append(f"Leases of other streams are not imported: {len(leases) - len(mine)}.")
     lost = sorted(lease.shard for lease in mine if lease.shard not in listed and lease.position != END)
     if lost:
         some = ", ".join(lost[:_MOST_MISSING]) + (", ..." if len(lost) > _MOST_MISSING else "")
-        warnings.append(f"{len(lost)} shards left the stream before the old consumer had read them: {some}.")
+        warnings.append(f"{counted(len(lost), 'shard')} left the stream before the old consumer had read them: {some}.")
     return warnings
 
 

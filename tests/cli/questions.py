@@ -72,7 +72,7 @@ Both images are kept. `replicator conflicts promote ID` restores the one that lo
     Question(
         "What was lost, and what may be next?",
         ("gaps", "list"),
-        r"The next loss is in|loses records now|unknown|nothing waits",
+        r"records would be lost in|loses records now|unknown|nothing waits",
         "gaps",
         "Gaps that are not acknowledged",
         """\

@@ -60,6 +60,12 @@ def leases(world: World, *arguments: str) -> dict[str, dict[str, Any]]:
 # -- leases --------------------------------------------------------------------------------------------------------
 
 
+def test_without_any_lease_a_sentence_says_so(sound: World) -> None:
+    assert (
+        "no worker, stream or shard was found; `replicator run` starts a worker." in sound.run("leases", "list").errors
+    )
+
+
 def test_leases_show_owner_epoch_state_and_positions(sound: World) -> None:
     store(
         sound,
@@ -80,10 +86,11 @@ def test_leases_show_owner_epoch_state_and_positions(sound: World) -> None:
     assert set(leases(sound, "--owner", "w")) == {"s2"}
     assert set(leases(sound, "--owner", "free")) == {"s3"}
     plain = sound.run("leases", "list", "--rule", "orders")
+    assert "no other worker is alive to take them over" in plain.errors
     assert "w1\tsilent" in plain.output
     assert "waiting for s2" in plain.output
     assert "worker w1 is silent and owns 2 shards" in plain.errors
-    assert "1 finished shards are hidden" in plain.errors
+    assert "hidden: 1 finished shard; --all" in plain.errors
 
 
 def test_status_hides_finished_shards_unless_asked_and_from_no_script(sound: World) -> None:
@@ -93,7 +100,7 @@ def test_status_hides_finished_shards_unless_asked_and_from_no_script(sound: Wor
     store(sound, "arn", "s2", parents={"SS": ["s1"]}, **{AT_EU: {"S": "42"}})
     plain = sound.run("status")
     assert ("s2" in plain.output, "s1" in plain.output) == (True, False)
-    assert "1 shards (finished) are hidden; --all shows them." in plain.errors
+    assert "hidden: 1 shard (finished); --all shows them." in plain.errors
     everything = sound.run("status", "--all")
     (line,) = [line for line in everything.output.splitlines() if "s1" in line]
     assert line.endswith("\tfinished")
@@ -151,7 +158,7 @@ def test_status_hides_shards_of_tables_that_the_daemons_read_no_more(sound: Worl
         sound.put("us", TABLE, pk={"S": "test|workers"}, sk={"S": "w1"}, **pulse)
         plain = sound.run("status")
         assert "s1" not in plain.output
-        assert "1 shards (table no longer read) are hidden" in plain.errors
+        assert "hidden: 1 shard (table no longer read)" in plain.errors
         assert (
             "the AWS client sends the calls of region eu, at more CPU than the lean transport: a proxy" in plain.errors
         )
@@ -455,11 +462,11 @@ def test_positions_of_a_kcl_consumer_are_taken(sound: World) -> None:
     tried = imported(sound, "--dry-run", "--json")
     assert tried.code == 0, tried.said
     assert [(each["shard"], each["position"]) for each in tried.json["shards"]] == [(shard, "42")]
-    assert any("1 leases are of other streams" in warning for warning in tried.json["warnings"])
+    assert any("Leases of other streams are not imported: 1." in warning for warning in tried.json["warnings"])
     assert f"shard|{shard}" not in rows(sound)
     assert imported(sound).code == 2
     done = imported(sound, "--yes")
-    assert (done.code, "Positions of 1 shards were taken" in done.output) == (0, True), done.said
+    assert (done.code, "Positions of 1 shard were taken" in done.output) == (0, True), done.said
     stored = rows(sound)
     assert stored[f"shard|{shard}"][AT_EU] == {"S": "42"}
     assert "started_at" in stored[f"target|{TO_EU}"]

@@ -63,7 +63,7 @@ def test_a_refused_item_is_parked_and_everything_else_goes_on(world: World) -> N
         assert 'replicator_refused_changes_total{region="eu",rule="orders"} 1.0' in metrics
         assert "\nparked\torders" not in world.run("inspect", "orders", '{"pk": "a", "sk": 2}').output
         inspected = world.run("inspect", "orders", "pk=a, sk=1").output
-        assert "parked\treplicator-owed-test in eu\trefused 1 times" in inspected
+        assert "parked\treplicator-owed-test in eu\trefused 1 time" in inspected
         assert inspected.startswith("Places differ from the source.\n  orders in eu: is absent\n")
         assert "  parked of this key in eu: The item has 409" in inspected
         assert "  1 key of orders/eu is parked for " in inspected

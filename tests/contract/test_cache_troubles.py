@@ -17,7 +17,9 @@ from redis.exceptions import ResponseError
 
 from replicator.adapters.clients import open_caches
 from replicator.adapters.redis.cache import RedisCache
+from replicator.adapters.redis.cluster import open_cache
 from replicator.adapters.redis.errors import is_elsewhere, is_permission, translated
+from replicator.adapters.redis.opening import Login
 from replicator.domain.cache_keys import CacheAction, CacheVerb, Invalidate, Publication, publish
 from replicator.domain.errors import AccessRefused, ReplicatorError, Throttled, Unreachable, WorldMismatch
 from replicator.laboratory.memory import value_entry
@@ -416,6 +418,30 @@ def test_a_kind_of_trouble_is_recognised_wherever_it_stands(
     assert type(ours) is kind
     assert says in ours.message
     assert is_elsewhere(error) is not is_permission(error)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "said", "hint"),
+    [
+        ("rediss", "Timeout connecting to server", "rediss:// needs a port that speaks TLS"),
+        ("rediss", "[SSL: WRONG_VERSION_NUMBER] wrong version number", "rediss:// needs a port that speaks TLS"),
+        ("redis", "Connection closed by server.", "a port that speaks TLS needs rediss://"),
+        ("redis", "Timeout connecting to server", None),
+        ("rediss", "Connection closed by server.", None),
+    ],
+)
+def test_a_scheme_that_may_not_fit_the_port_is_said(scheme: str, said: str, hint: str | None) -> None:
+    message = translated(RedisConnectionError(said), f"cache main in eu at {scheme}://127.0.0.1:1").message
+    assert (hint in message) if hint else ("speaks TLS" not in message)
+
+
+async def test_tls_to_a_server_without_it_says_what_may_be_wrong(start: Start) -> None:
+    with start() as server:
+        url = f"rediss://127.0.0.1:{server.port}/0"
+        cache = open_cache("main in eu", url, Login(), Login(), connect_seconds=1, read_seconds=1)
+        with pytest.raises(Unreachable, match="rediss:// needs a port that speaks TLS"):
+            await cache.probe()
+        await cache.close()
 
 
 def test_what_did_not_answer_is_no_refusal() -> None:

@@ -188,7 +188,7 @@ async def test_an_inspected_item_shows_what_is_parked(bench: Bench) -> None:
     found = await inspect(bench.settings, bench.settings.rules[0], "k")
     (sight,) = [place for place in found.places if place.role == "parked"]
     assert (sight.region, sight.name, sight.state, sight.version) == (
-        "eu", bench.settings.owed_table_name, "refused 1 times", version(5),
+        "eu", bench.settings.owed_table_name, "refused 1 time", version(5),
     )  # fmt: skip
     assert "parked" not in {place.role for place in (await inspect(bench.settings, found.rule, "other")).places}
 

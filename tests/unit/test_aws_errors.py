@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
 from botocore.exceptions import ClientError
 
@@ -19,6 +21,12 @@ def test_what_was_signed_is_not_repeated() -> None:
     assert isinstance(error, AccessRefused)
     assert error.message.endswith("does not match the signature you provided.")
     assert "planted" not in error.sentence
+
+
+def test_tls_to_a_server_without_it_says_what_may_be_wrong() -> None:
+    broken = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    assert "(https:// needs a port that speaks TLS)" in translate(broken, "DescribeTable").message
+    assert "TLS" not in translate(OSError(111, "Connection refused"), "DescribeTable").message
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,17 @@ def at(place: str, left: float | None, lag: float | None = 3.0) -> TargetFigure:
         ([], "No target reads a stream, so nothing waits in one."),
         (
             [at("eu", 21 * HOUR, 3 * HOUR), at("ap", 23 * HOUR)],
-            "The next loss is in 21 h: orders/eu, 3 h behind.",
+            "If reading stopped now, the first records would be lost in 21 h: orders/eu, 3 h behind.",
         ),
-        ([at("eu", 21 * HOUR, None)], "The next loss is in 21 h: orders/eu."),
+        ([at("eu", 21 * HOUR, None)], "If reading stopped now, the first records would be lost in 21 h: orders/eu."),
         ([at("eu", 0.0)], "orders/eu loses records now."),
         ([at("eu", None, None)], "The time until a loss is unknown for orders/eu."),
         (
             [at("ap", 20 * HOUR, None), at("eu", None)],
-            "The next loss is in 20 h: orders/ap. The time until a loss is unknown for orders/eu.",
+            (
+                "If reading stopped now, the first records would be lost in 20 h: orders/ap."
+                " The time until a loss is unknown for orders/eu."
+            ),
         ),
     ],
 )

@@ -30,7 +30,7 @@ from replicator.domain.verdict.figures import (
     place_of,
 )
 from replicator.domain.verdict.judgement import judge
-from replicator.domain.verdict.kinds import RUNBOOK, Kind, State, span
+from replicator.domain.verdict.kinds import RUNBOOK, Kind, State, counted, span, were
 
 HOUR = 3600.0
 ROOT = Path(__file__).parents[2]
@@ -282,6 +282,16 @@ def test_a_command_is_shown_as_it_works_here(monkeypatch: pytest.MonkeyPatch, tm
     there.touch(mode=0o755)
     monkeypatch.setattr("sys.argv", [str(there), "status"])
     assert as_typed("replicator resume orders", None) == "replicator resume orders"
+
+
+def test_numbers_of_things_are_written_as_people_do() -> None:
+    assert [counted(number, "shard") for number in (0, 1, 2, 1200)] == [
+        "0 shards",
+        "1 shard",
+        "2 shards",
+        "1 200 shards",
+    ]
+    assert [were(number) for number in (0, 1, 2)] == ["were", "was", "were"]
 
 
 def test_a_late_canary_is_read_from_what_a_worker_says() -> None:

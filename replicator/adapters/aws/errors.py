@@ -105,6 +105,10 @@ _OF_A_KMS_KEY = ("KMSAccessDenied", "KMS key", "AWSKMS", " kms:")
 """What a refusal says when it is of the key that encrypts something."""
 
 
+_NO_TLS = "WRONG_VERSION_NUMBER"
+"""What the TLS library says to an answer without TLS."""
+
+
 def error_code(error: ClientError) -> str:
     """The service's code of a client error."""
     return str(error.response.get("Error", {}).get("Code", ""))
@@ -126,7 +130,9 @@ def translate(error: Exception, what: str) -> ReplicatorError:
     if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | TokenRetrievalError):
         return AccessRefused(f"{what} has no usable credentials: {str(error).rstrip('. ')}.")
     if isinstance(error, EndpointConnectionError | HTTPClientError | OSError | TimeoutError):
-        return Unreachable(f"{what} got no answer: {str(error)[:_LONGEST_REASON].rstrip('. ')}.")
+        reason = str(error)[:_LONGEST_REASON].rstrip(". ")
+        doubt = " (https:// needs a port that speaks TLS)" if _NO_TLS in str(error) else ""
+        return Unreachable(f"{what} got no answer: {reason}{doubt}.")
     return Unreachable(f"{what} failed: {type(error).__name__}: {str(error)[:_LONGEST_REASON].rstrip('. ')}.")
 
 

@@ -164,7 +164,17 @@ def translated(error: Exception, what: str) -> ReplicatorError:
     """The error as ours; `what` names the cache."""
     kind = _kind(error)
     reason = str(error)[:_LONGEST_REASON].strip().rstrip(". ") or type(error).__name__
-    return kind.error(f"The {what} {kind.says}: {reason}.", advice=kind.advice)
+    doubt = _doubt_of_tls(what, reason) if kind is _SILENT else ""
+    return kind.error(f"The {what} {kind.says}: {reason}{doubt}.", advice=kind.advice)
+
+
+def _doubt_of_tls(what: str, reason: str) -> str:
+    """What may be wrong where one side speaks TLS and the other does not: neither says so by itself."""
+    if " at rediss" in what and re.search(r"timeout|wrong.version.number|record.layer", reason, re.IGNORECASE):
+        return " (rediss:// needs a port that speaks TLS)"
+    if " at redis" in what and " at rediss" not in what and re.search(r"closed|reset", reason, re.IGNORECASE):
+        return " (a port that speaks TLS needs rediss://)"
+    return ""
 
 
 def _kind(error: Exception) -> _Kind:

@@ -119,6 +119,11 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}".replace(",", " ")
 
 
+def were(number: int) -> str:
+    """The verb behind a number of things."""
+    return "was" if number == 1 else "were"
+
+
 def span(seconds: float) -> str:
     """A length of time in one unit, never more than it is: "42 s", "90 min", "2.4 h", "21 h", "3 d"."""
     for unit, length in (("d", 86_400), ("h", 3600)):

@@ -17,7 +17,7 @@ def next_loss(targets: Iterable[TargetFigure]) -> str:
     if first is not None and first.left is not None:
         behind = "" if first.lag is None else f", {span(first.lag)} behind"
         said.append(
-            f"The next loss is in {span(first.left)}: {first.name}{behind}."
+            f"If reading stopped now, the first records would be lost in {span(first.left)}: {first.name}{behind}."
             if first.left > 0
             else f"{first.name} loses records now."
         )

@@ -121,7 +121,7 @@ class Settler:
             async with asyncio.timeout(_PROBE_SECONDS):
                 servers = await debt.cache.servers()
         except TimeoutError as error:
-            late = Unreachable(f"Cache {debt.name} did not identify its server.")
+            late = Unreachable(f"Cache {debt.name} did not say within {_PROBE_SECONDS:.0f} s which server it is.")
             debt.fell(late)
             raise late from error
         except ReplicatorError as error:

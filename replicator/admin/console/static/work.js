@@ -98,7 +98,7 @@ function nextLoss(status) {
   const unknown = known.filter((each) => each.retention_left_seconds === null || each.unknown_shards > 0).map((each) => each.name);
   const [first] = known.filter((each) => each.retention_left_seconds !== null).sort((a, b) => a.retention_left_seconds - b.retention_left_seconds);
   return [
-    first && h("p", {}, first.retention_left_seconds > 0 ? `The next loss is in ${span(first.retention_left_seconds)}: ` : "Records are lost now: ",
+    first && h("p", {}, first.retention_left_seconds > 0 ? `If reading stopped now, the first records would be lost in ${span(first.retention_left_seconds)}: ` : "Records are lost now: ",
       h("code", {}, first.name), `, ${span(first.lag_seconds)} behind.`),
     unknown.length > 0 && h("p", {}, state("not known", "warn"), ` time until a loss: ${unknown.join(", ")}.`),
     known.length === 0 && h("p", { class: "soft" }, "No target reads a stream, so nothing waits in one."),
@@ -121,7 +121,7 @@ export const gaps = {
       section("Gaps that are not acknowledged", table(["gap", "target", "stream", "shard", "why", "found", ""], open.map((gap) => () => gapRow(gap, reload)), { caption: "Open gaps", of: "There is no open gap." }),
         over > 0 && h("p", { class: "soft" }, `${over} more are acknowledged.`), nextLoss(status)),
       section("Jobs over whole tables", table(["job", "rule", "table", "state", "progress", "found", "by", "since", "note", ""], found.jobs.slice(0, 30).map((job) => jobRow(job, reload)), { caption: "Jobs, newest first", of: "No job ran yet." })),
-      section("Begin", (status?.rules ?? []).map(start)),
+      section("Start a job", (status?.rules ?? []).map(start)),
     ];
   },
 };
