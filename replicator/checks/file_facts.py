@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replicator.checks.facts import Fact, skipped, warning
@@ -21,6 +23,25 @@ def file_facts(settings: Settings) -> Iterator[Fact]:
                 yield warning(
                     f"rule {rule.name}", "filter", f"rules[{index}].filter: {doubt}", "Leave it if it is meant."
                 )
+    file = settings.conflicts.file
+    obstacle = None if file is None else _obstacle(file)
+    if obstacle is not None:
+        yield warning(
+            f"conflict file {file}",
+            "permissions",
+            f"This user cannot write it: {obstacle}. From the first conflict on, its shard waits until it can.",
+            "Correct conflicts.file or the permissions, or check as the user that runs the worker.",
+        )
+
+
+def _obstacle(file: Path) -> str | None:
+    """Why this user could not append to a file, as far as shows without touching it; None: nothing is in the way."""
+    if os.path.isdir(file):  # noqa: PTH112 - says no where it may not look
+        return "it is a directory"
+    place = str(file) if os.path.exists(file) else str(file.parent)  # noqa: PTH110
+    if not os.path.exists(place):  # noqa: PTH110
+        return "its directory does not exist"
+    return None if os.access(place, os.W_OK) else "permission denied"
 
 
 def unseen_facts(settings: Settings) -> Iterator[Fact]:

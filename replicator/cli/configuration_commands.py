@@ -105,7 +105,9 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter per option
     context: typer.Context,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[OLD] [NEW]", help="Two files to compare, or one new file.", show_default=False),
+        typer.Argument(
+            metavar="[OLD] [NEW]", help="Two files to compare, or one new file.", show_default=False, readable=False
+        ),
     ] = None,
     config: Config = None,
     sample: Annotated[

@@ -1,4 +1,7 @@
-"""The options and arguments that commands share."""
+"""The options and arguments that commands share.
+
+A file that cannot be read is refused by what reads it, as a wrong configuration and not as a wrong command line.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from typing import Annotated
 import typer
 
 _CONFIG_HELP = "Configuration file; default: $REPLICATOR_CONFIG, or /etc/replicator/replicator.yaml."
-Config = Annotated[Path | None, typer.Option("--config", "-c", metavar="PATH", help=_CONFIG_HELP, show_default=False)]
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="PATH", help=_CONFIG_HELP, show_default=False, readable=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 NeverAsks = Annotated[bool, typer.Option("--yes", help="Accepted for scripts; this command never asks.")]

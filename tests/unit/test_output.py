@@ -79,3 +79,17 @@ def test_a_line_of_the_log_stays_one(capsys: pytest.CaptureFixture[str], style: 
     (line,) = capsys.readouterr().err.splitlines()
     assert "\x1b[31md" not in line
     assert "target_blocked" in line
+
+
+@pytest.mark.usefixtures("_logging_as_before")
+@pytest.mark.parametrize(
+    ("terminal", "variable", "coloured"), [(True, "", True), (True, "1", False), (False, "", False)]
+)
+def test_the_log_has_colours_on_a_terminal_that_wants_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool, variable: str, coloured: bool
+) -> None:
+    monkeypatch.setenv("NO_COLOR", variable)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    configure("info", "console")
+    structlog.get_logger("replicator").warning("target_blocked")
+    assert ("\x1b[" in capsys.readouterr().err) is coloured
