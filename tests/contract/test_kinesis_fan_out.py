@@ -408,22 +408,36 @@ class Family:
         )
 
     async def change(self) -> None:
-        """Write, split and merge for a while."""
-        lab, dice = self.bench.lab, self._dice
-        for _ in range(30):
+        """Write, split and merge for a while; a slow machine lets the readers subscribe now and then, too."""
+        dice = self._dice
+        for number in range(30):
             await self.bench.write(dice.randint(1, 15))
-            opened = [shard.shard_id for shard in self.stream.open_shards]
+            subscribed = self.bench.calls("SubscribeToShard")
             with suppress(Refused):  # two that are no neighbours
-                if dice.random() < 0.3 and len(opened) < 6:
-                    lab.split(shard=dice.choice(opened))
-                elif len(opened) > 1:
-                    lab.merge(shards=dice.sample(opened, 2))
+                self._reshard()
+            if number % 10 == 0:  # the first time nothing is subscribed to, later on more than before
+                await self._subscribed(more_than=min(subscribed, number // 10))
             await asyncio.sleep(dice.random() * 0.3)
         self.over.set()
 
+    async def _subscribed(self, more_than: int) -> None:
+        for _ in range(int(PATIENT_SECONDS / 0.05)):
+            if self.bench.calls("SubscribeToShard") > more_than:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError("No reader subscribes.")
+
+    def _reshard(self) -> None:
+        lab, dice = self.bench.lab, self._dice
+        opened = [shard.shard_id for shard in self.stream.open_shards]
+        if dice.random() < 0.3 and len(opened) < 6:
+            lab.split(shard=dice.choice(opened))
+        elif len(opened) > 1:
+            lab.merge(shards=dice.sample(opened, 2))
+
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2, 10])
 async def test_shards_that_split_and_merge_under_subscriptions_give_everything_once_and_in_order(
     bench: Bench, seed: int
 ) -> None:
