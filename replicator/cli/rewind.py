@@ -27,8 +27,9 @@ _COLUMNS = ("stream", "shard", "target", "position", "is read again")
 
 def rewind_rule(config: Path | None, request: RewindRequest, *, yes: bool, as_json: bool) -> int:
     """Show what will be read again, ask, and move the positions."""
-    need_yes(yes=yes, as_json=as_json)
     settings = loaded(config)
+    regions = rule_named(settings, request.rule).regions_used
+    need_yes(yes=yes, as_json=as_json)
 
     async def work(group: Group) -> tuple[Plan, Rewound]:
         planned = await rewind.plan(group, request)
@@ -39,7 +40,7 @@ def rewind_rule(config: Path | None, request: RewindRequest, *, yes: bool, as_js
         ask(f"Let {_counted(planned)} of rule {request.rule} read these records again?", yes=yes)
         return planned, await rewind.carry_out(group, planned)
 
-    planned, done = on_group(settings, work, rule_named(settings, request.rule).regions_used)
+    planned, done = on_group(settings, work, regions)
     for shard in done.busy:
         note(f"shard {shard} changed its owner repeatedly; run this command again for it.")
     if as_json:

@@ -341,6 +341,7 @@ def test_in_a_mesh_a_region_narrows_a_rewind_to_its_stream(world: World) -> None
         (["orders", "--to", "42", "--yes"], "Add --shard"),
         (["orders", "--to", "soon", "--yes"], "no place to rewind to"),
         (["order", "--to", "2h", "--yes"], "There is no rule order. Perhaps orders is meant. Rules are: orders."),
+        (["order", "--to", "2h"], "There is no rule order. Perhaps orders is meant. Rules are: orders."),
         (["orders", "--to", "2h", "--region", "ap", "--yes"], "has no region ap"),
         (["orders", "--to", "2h", "--shard", "s9", "--yes"], "no progress on shard s9"),
         (["orders", "--to", "99", "--shard", "SHARD", "--yes"], "never moves forward"),
