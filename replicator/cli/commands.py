@@ -68,19 +68,9 @@ def run(
     --workers, the admin server of worker n (from 0) listens on admin.port + n, and each worker has its own conflict
     file.
     """
-    from replicator.app.parent_death import bind_to_parent
-    from replicator.app.supervisor import number_of_workers, run_workers
-    from replicator.settings.loading import configuration_path, load
+    from replicator.cli.daemon import Asked, start
 
-    count = number_of_workers(workers)
-    path = configuration_path(config or context.obj)
-    bind_to_parent()
-    settings = load(path)
-    if count > 1:
-        raise typer.Exit(run_workers(settings, count, config_path=path, strict=strict))
-    from replicator.app.daemon import run as run_daemon
-
-    raise typer.Exit(run_daemon(settings, config_path=path, strict=strict))
+    raise typer.Exit(start(Asked(config or context.obj, workers, strict)))
 
 
 @app.command()

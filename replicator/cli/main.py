@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 _ASKS_FOR_THE_VERSION = (["--version"], ["version"])
-"""Arguments that are answered without the library of commands: the least that a program can be asked."""
+"""All arguments of one who only asks for it."""
 
 
 def run(command: str | None = None) -> int:
@@ -33,15 +33,7 @@ def run(command: str | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what a terminal has no character for is no reason to end
     try:
-        if sys.argv[1:] in _ASKS_FOR_THE_VERSION:
-            from replicator import __version__
-
-            sys.stdout.write(f"replicator {__version__}\n")
-            sys.stdout.flush()
-            return 0
-        from replicator.cli.commands import only
-
-        return _called(only(command))
+        return _answered(command)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_FAULT if end.code else 0
     except KeyboardInterrupt:
@@ -52,6 +44,25 @@ def run(command: str | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the boundary: whatever is left ends here, as a sentence
         expected = list(_expected(error))
         return _end(expected) if expected else _fault(error)
+
+
+def _answered(command: str | None) -> int:
+    """The exit code of what the arguments ask for; the version and a daemon do without the library of commands."""
+    if sys.argv[1:] in _ASKS_FOR_THE_VERSION:
+        from replicator import __version__
+
+        sys.stdout.write(f"replicator {__version__}\n")
+        sys.stdout.flush()
+        return 0
+    if command == "run":
+        from replicator.cli.daemon import asked_plainly, start
+
+        asked = asked_plainly(sys.argv[1:])
+        if asked is not None:
+            return start(asked)
+    from replicator.cli.commands import only
+
+    return _called(only(command))
 
 
 def _called(app: Typer) -> int:

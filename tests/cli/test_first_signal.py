@@ -89,13 +89,14 @@ def _slow(directory: Path, module: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("arguments", "module", "number"),
     [
-        (("run",), "typer", signal.SIGTERM),
-        (("run",), "typer", signal.SIGINT),
+        (("run",), "aiohttp", signal.SIGTERM),
+        (("run",), "aiohttp", signal.SIGINT),
         (("-c", str(EXAMPLE), "run"), "pydantic", signal.SIGTERM),
         (("run", "--workers=2"), "structlog", signal.SIGTERM),
+        (("run", "--workers=2"), "typer", signal.SIGTERM),
         (("run",), "uvloop", signal.SIGTERM),
     ],
-    ids=["the first import", "Ctrl-C", "before the configuration", "before the workers", "before the loop"],
+    ids=["the first import", "Ctrl-C", "the configuration", "the workers", "arguments of another form", "the loop"],
 )
 def test_a_daemon_that_is_still_imported_stops_at_once_and_in_order(
     tmp_path: Path, arguments: tuple[str, ...], module: str, number: signal.Signals

@@ -22,7 +22,9 @@ from replicator import __version__
 from replicator.adapters.aws.descriptions import SharedTrust, service_descriptions
 from replicator.app import daemon, supervisor
 from replicator.app.collector import COLLECT_AFTER
+from replicator.cli import main
 from replicator.cli.commands import app, only
+from replicator.cli.daemon import Asked, asked_plainly
 from replicator.settings import Settings
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "replicator.yaml"
@@ -102,6 +104,40 @@ def test_the_version_is_said_without_a_library(arguments: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == f"replicator {__version__}\n0\n"
+
+
+PLAIN = [
+    ["run"],
+    ["run", "--config", "a"],
+    ["-c", "a", "run"],
+    ["--config", "a", "run", "-c", "b"],
+    ["run", "-c", "a", "-c", "b"],
+    ["run", "--workers", "2", "--strict"],
+]
+OTHERS = ["--help", "--workers=2", "x", "run", "--config", "-c --strict"]
+
+
+@pytest.mark.parametrize("arguments", PLAIN)
+def test_arguments_of_a_daemon_mean_what_the_library_takes_them_for(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Asked] = []
+    monkeypatch.setattr("replicator.cli.daemon.start", asked.append)
+    monkeypatch.setattr(sys, "argv", ["replicator", *arguments])
+    main._called(only("run"))
+    assert asked == [asked_plainly(arguments)]
+
+
+@pytest.mark.parametrize("arguments", [*(f"run {other}" for other in OTHERS), "--strict run", "-c run"])
+def test_arguments_of_another_form_are_left_to_the_library(arguments: str) -> None:
+    assert asked_plainly(arguments.split()) is None
+
+
+def test_a_daemon_does_without_the_library_of_commands() -> None:
+    program = "import sys; from replicator.cli.main import run; print(run('run'), 'typer' in sys.modules)"
+    arguments = [sys.executable, "-c", program, "run", "--config", "/no/such/file"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert done.stdout == "78 False\n", done.stderr
 
 
 # -- the garbage collector -----------------------------------------------------------------------------------------
