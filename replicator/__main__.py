@@ -30,6 +30,8 @@ def main() -> None:
     is_daemon = command == "run"
     # Until the daemon takes signals over nothing has begun, so one is a stop in order.
     _end_at_a_signal(_STOPPED if is_daemon else _TERMINATED, [signal.SIGTERM, *([signal.SIGINT] if is_daemon else [])])
+    if is_daemon and not sys.stderr.isatty():  # there it says that the terminal is gone
+        _pass_over_hangups()
     _start_lightly(is_daemon=is_daemon)
     from replicator.cli.main import run
 
@@ -69,6 +71,15 @@ def _end_at_a_signal(code: int, numbers: Sequence[signal.Signals]) -> None:
     """End the process at once. An exception instead may be swallowed inside an import or a destructor."""
     for number in numbers:
         signal.signal(number, lambda *_: os._exit(code))
+
+
+def _pass_over_hangups() -> None:
+    """Let a request to read the configuration again end nothing before and behind the time that it is taken up in.
+
+    A supervisor takes a process that ends by it for one that was stopped in order, and starts no other. What is read
+    later is what there is to read, and a daemon looks at its file by itself.
+    """
+    signal.signal(signal.SIGHUP, lambda *_: None)  # not SIG_IGN, which programs that are started would inherit
 
 
 def _command(arguments: Sequence[str]) -> str | None:

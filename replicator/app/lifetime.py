@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -65,18 +65,20 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
 
 
 @contextmanager
-def signals_to(handler: Callable[[], None]) -> Iterator[None]:
+def signals_to(handler: Callable[[], None], numbers: Sequence[signal.Signals] = _SIGNALS) -> Iterator[None]:
     """Call `handler` for every SIGTERM and SIGINT while the context lasts; afterwards what handled them before does.
+
+    `numbers`: other signals in place of these.
 
     The loop alone would leave none: process 1 then is deaf, and any other ends as if it had been killed.
     """
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    for number in _SIGNALS:
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
         loop.add_signal_handler(number, handler)
     try:
         yield
     finally:
-        for number in _SIGNALS:
+        for number in numbers:
             loop.remove_signal_handler(number)
             signal.signal(number, before[number] or signal.SIG_DFL)

@@ -20,6 +20,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from replicator.app.lifetime import signals_to
 from replicator.domain.errors import ConfigurationInvalid, ReplicatorError
 from replicator.domain.values import replace
 from replicator.observability.logs import configure
@@ -106,12 +107,8 @@ class Reload:
         if sys.stderr.isatty():
             yield
             return
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self.asked.set)
-        try:
+        with signals_to(self.asked.set, [signal.SIGHUP]):
             yield
-        finally:
-            loop.remove_signal_handler(signal.SIGHUP)
 
     async def answer(self, *, dry_run: bool) -> dict[str, Any]:
         """What `replicator reload` is answered."""

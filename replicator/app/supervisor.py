@@ -158,8 +158,7 @@ class Workers:
         with ExitStack() as stack:
             stack.enter_context(signals_to(self._signalled))
             if not sys.stderr.isatty():  # there it says that the terminal is gone
-                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up)
-                stack.callback(asyncio.get_running_loop().remove_signal_handler, signal.SIGHUP)
+                stack.enter_context(signals_to(self._hung_up, [signal.SIGHUP]))
             self._lifeline, kept = os.pipe()
             stack.callback(os.close, kept)
             stack.callback(os.close, self._lifeline)

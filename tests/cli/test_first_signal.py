@@ -41,12 +41,14 @@ def _namespaces() -> tuple[str, ...]:
 
 
 @contextmanager
-def _starting(arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The program, as process 1 where that is permitted, and its process id as this process sees it.
+def _starting(
+    arguments: Sequence[str], environment: Mapping[str, str], *, alone: bool = True
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The program, as process 1 where that is permitted and it is to be `alone`, and its id as this process sees it.
 
     As any other process it would end by the signal, with another exit code.
     """
-    prefix = _namespaces()
+    prefix = _namespaces() if alone else ()
     process = subprocess.Popen(
         [*prefix, sys.executable, "-m", "replicator", *arguments],
         env={**clean_environment(), "REPLICATOR_CONFIG": str(EXAMPLE), **environment},
@@ -104,6 +106,18 @@ def test_a_daemon_that_is_still_imported_stops_at_once_and_in_order(
     with _starting(arguments, _slow(tmp_path, module)) as (process, pid):
         _await(tmp_path / "begun", process)
         os.kill(pid, number)
+        assert process.communicate(timeout=PATIENT_SECONDS)[0] == ""
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize("module", ["typer", "uvloop"])
+def test_a_request_to_read_the_configuration_again_ends_no_daemon_that_starts(tmp_path: Path, module: str) -> None:
+    """systemd would take it for one that ended in order, and start no other one."""
+    with _starting(["run"], _slow(tmp_path, module), alone=False) as (process, pid):
+        _await(tmp_path / "begun", process)
+        os.kill(pid, signal.SIGHUP)
+        time.sleep(0.2)
+        os.kill(pid, signal.SIGTERM)
         assert process.communicate(timeout=PATIENT_SECONDS)[0] == ""
         assert process.returncode == 0
 
