@@ -34,7 +34,7 @@ from replicator.domain.stamps import (
 )
 from replicator.engine.applying import mesh_records
 from replicator.engine.applying.cache_batcher import CacheFunnel
-from replicator.engine.applying.context import Tally, TargetContext, TargetPorts
+from replicator.engine.applying.context import Tally, TargetContext, TargetPorts, Written
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.applying.mesh_driver import MeshDriver
 from replicator.engine.limits import Limits
@@ -194,7 +194,8 @@ async def _made(case: _Case) -> Any:
         tally = Tally()
         try:
             begun = driver.apply(Run(KEY, (case.record,)), tally)
-            came.append(begun if isinstance(begun, bool) or not hasattr(begun, "__await__") else await begun)
+            took = begun if isinstance(begun, bool | Written) else await begun
+            came.append([each.actions for each in took.requests] if isinstance(took, Written) else took)
         except ReplicatorError as error:
             came.append(type(error))
         came.append((tally, sorted(driver._suspects), dict(context.unfinished)))
