@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from hashlib import sha256
 
 import msgspec
@@ -51,7 +52,7 @@ class ItemKey(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
     @property
     def wire(self) -> bytes:
         """DynamoDB JSON of the key."""
-        return _ENCODE({name: {kind: value} for name, kind, value in self.parts})
+        return _wire_of(self)
 
     @property
     def shown(self) -> str:
@@ -64,6 +65,12 @@ class ItemKey(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
         if len(text.encode()) <= _LONGEST_SIDE_KEY:
             return text
         return f"{table}|sha256:{sha256(text.encode()).hexdigest()}"
+
+
+@lru_cache(maxsize=512)
+def _wire_of(key: ItemKey) -> bytes:
+    """Kept for a while: in a mesh a key is asked for several times, one shortly behind the other."""
+    return _ENCODE({name: {kind: value} for name, kind, value in key.parts})
 
 
 def item_key(wire: bytes) -> ItemKey:

@@ -160,7 +160,10 @@ class DynamoRegion:
             GetTombstone: self._get_tombstone,
             GetSideRow: self._get_side_row,
             **dict.fromkeys((Replace, Remove), self._write_versioned),
-            **dict.fromkeys((StampedPut, Restamp, Unstamp, DeleteMarked), self._write_stamped),
+            StampedPut: self._put_stamped,
+            Restamp: self._restamp,
+            Unstamp: self._unstamp,
+            DeleteMarked: self._delete_marked,
             **dict.fromkeys((MergeTombstone, SettleTombstone, RaiseFloor, NoteRemoval), self._write_row),
             LogConflict: self._misdirected,
         }
@@ -235,26 +238,28 @@ class DynamoRegion:
         given = wire.decoded(_ANSWER, answer.body, what)
         return Done(_item(given.Attributes), _units(given.ConsumedCapacity))
 
-    async def _write_stamped(self, request: StampedPut | Restamp | Unstamp | DeleteMarked, fence: Fence) -> Response:
-        """A write that sets, or depends on, a stamp; every call gets a nonce of its own."""
-        some_key = request.key.parts[0][0]
-        match request:
-            case StampedPut(_, image, stamp, when):
-                operation = "PutItem"
-                item = stamped(image, stamp.sealed(self._nonce()), self._stamp)
-                members = b'"Item":%b,%b' % (item, stamp_condition(when, some_key, self._stamp))
-            case Restamp(key, stamp, when):
-                operation = "UpdateItem"
-                change = restamp(stamp.sealed(self._nonce()), when, some_key, self._stamp)
-                members = b'"Key":%b,%b' % (key.wire, change)
-            case Unstamp(key, when):
-                operation = "UpdateItem"
-                members = b'"Key":%b,%b' % (key.wire, unstamp(when, some_key, self._stamp))
-            case DeleteMarked(key, version):
-                operation = "DeleteItem"
-                members = b'"Key":%b,%b' % (key.wire, marked_by(version, self._stamp))
-            case _:
-                assert_never(request)
+    # -- writes that set, or depend on, a stamp; every call gets a nonce of its own ------------------------------------
+
+    def _put_stamped(self, request: StampedPut, fence: Fence) -> Coroutine[Any, Any, Response]:
+        item = stamped(request.image, request.stamp.sealed(self._nonce()), self._stamp)
+        stated = stamp_condition(request.when, request.key.parts[0][0], self._stamp)
+        return self._write("PutItem", b'"Item":%b,%b' % (item, stated), fence)
+
+    def _restamp(self, request: Restamp, fence: Fence) -> Coroutine[Any, Any, Response]:
+        sealed = request.stamp.sealed(self._nonce())
+        change = restamp(sealed, request.when, request.key.parts[0][0], self._stamp)
+        return self._write("UpdateItem", b'"Key":%b,%b' % (request.key.wire, change), fence)
+
+    def _unstamp(self, request: Unstamp, fence: Fence) -> Coroutine[Any, Any, Response]:
+        change = unstamp(request.when, request.key.parts[0][0], self._stamp)
+        return self._write("UpdateItem", b'"Key":%b,%b' % (request.key.wire, change), fence)
+
+    def _delete_marked(self, request: DeleteMarked, fence: Fence) -> Coroutine[Any, Any, Response]:
+        stated = marked_by(request.version, self._stamp)
+        return self._write("DeleteItem", b'"Key":%b,%b' % (request.key.wire, stated), fence)
+
+    async def _write(self, operation: str, members: bytes, fence: Fence) -> Response:
+        """A write of an item whose body has these members."""
         what = self._what[operation]
         body = b"{%b,%b,%b%b}" % (self._table_json, members, _ALL_OLD, self._tell)
         try:
