@@ -189,7 +189,8 @@ async def _made(case: _Case) -> Any:
         OpenFence(),
         asyncio.Event(),
     )
-    driver, came = MeshDriver(context, mesh), []
+    driver = MeshDriver(context, mesh)
+    came: list[Any] = []
     for _ in range(2):
         tally = Tally()
         try:

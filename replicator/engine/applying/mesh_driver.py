@@ -165,11 +165,14 @@ class MeshDriver:
         )
 
     def _is_owed(self, key: ItemKey) -> bool:
-        """The same, or in mode `versioned`, where a write of the daemon's own is brought on, of what was missed."""
+        """The same, or in mode `versioned` of a region that is missing: it may come back without what it had.
+
+        So it is owed each image that others have by now, also one that it was brought before.
+        """
         if self._is_owed_by_refusal(key):
             return True
         owing = self._context.ports.owing.values()
-        return isinstance(self._plan, VersionedPlan) and any(each.owes or each.partner.is_missing for each in owing)
+        return isinstance(self._plan, VersionedPlan) and any(each.partner.is_missing for each in owing)
 
     def _is_own_stamp(self, record: ChangeRecord) -> bool:
         """Whether a record shows just that the daemon stamped an item, and nothing waits for one of its key."""
