@@ -116,7 +116,7 @@ def rich_table(
 
     A column's name may bear a rank (`owner:2`). `one_line`: an entry is one line; where the terminal is too narrow the
     columns of the highest rank are left out first, those of none never, and then the widest cells are cut. Otherwise
-    cells are folded.
+    cells are folded, between words where the terminal has room for every word.
     """
     from rich import box
     from rich.table import Column, Table
@@ -127,7 +127,7 @@ def rich_table(
     ranks = [int(name.partition(":")[2] or 0) for name in columns] or [0] * len(names)
     natural = _natural(names, cells)
     kept = _kept(ranks, natural, width) if one_line else list(range(len(names)))
-    widths = _cut([natural[index] for index in kept], width) if one_line else [None] * len(kept)
+    widths = _cut([natural[index] for index in kept], width) if one_line else _folded(names, cells, natural, width)
     table = Table(
         *(
             Column(names[index], overflow="ellipsis" if one_line else "fold", no_wrap=one_line, width=cell)
@@ -163,6 +163,22 @@ def _kept(ranks: Sequence[int], natural: Sequence[int], width: int | None) -> li
             break
         kept.remove(least)
     return kept
+
+
+def _folded(
+    names: Sequence[str], cells: Sequence[Sequence[str]], natural: Sequence[int], width: int | None
+) -> list[int | None]:
+    """Widths that break no word, the widest columns folded most; None for each where there is no room for that."""
+    widths = _natural(
+        [""] * len(names), [[max(cell.split(), key=len, default="") for cell in row] for row in (names, *cells)]
+    )
+    room = -1 if width is None else width - _GAP * (len(widths) - 1) - sum(widths)
+    if room < 0:
+        return [None] * len(widths)
+    for _ in range(min(room, sum(natural) - sum(widths))):
+        lacks = [wanted - had for wanted, had in zip(natural, widths, strict=True)]
+        widths[lacks.index(max(lacks))] += 1
+    return list(widths)
 
 
 def _cut(natural: Sequence[int], width: int | None) -> list[int | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,9 @@ def list_rules(config: Path | None, *, as_json: bool) -> int:
     if as_json:
         print_json({"group": settings.group, "rules": found.rules})
     else:
-        print_rows(_COLUMNS, map(_cells, found.rules))
+        rows = [_cells(rule) for rule in found.rules]
+        used = [not sys.stdout.isatty() or any(row[index] for row in rows) for index in range(len(_COLUMNS))]
+        print_rows(list(compress(_COLUMNS, used)), [list(compress(row, used)) for row in rows])
     return EXIT_STOPPED
 
 

@@ -62,6 +62,21 @@ def test_a_wide_table_has_every_cell_whole_on_a_narrow_terminal(
     assert row.split() == ["x" * 30] * 9
 
 
+def test_a_folded_table_breaks_no_word_where_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setenv("TERM", "dumb")
+    print_rows(
+        ("rule", "mode", "sources", "caches"), [("orders", "active-active", "us:orders, eu:orders", "eu (invalidate)")]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 50
+    said = " ".join(lines).split()
+    assert {"active-active", "us:orders,", "eu:orders", "(invalidate)"} <= set(said)
+
+
 @pytest.fixture
 def _logging_as_before() -> Iterator[None]:
     root = logging.getLogger()
