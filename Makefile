@@ -34,7 +34,7 @@ test: setup ## run the tests, one case of each kind, in parallel and in random o
 test-long: setup ## run all seeds, explorers, killed daemons, the demo, and set-ups of a later day
 	$(PYTEST) -m long $(ARGS)
 
-coverage: setup ## run what is close to the code, and judge how much of domain and engine it reaches
+coverage: setup ## run what is close to the code and throws no dice, and judge how much of domain and engine it reaches
 	$(PYTEST) -m "not long and not no_cover" $(COUNT)
 	$(JUDGE)
 

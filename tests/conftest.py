@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from replicator.laboratory.servers import MiniStack
 from tests.seeds import HISTORIES
@@ -76,7 +76,8 @@ UNMEASURED = {
     "engine/test_worker.py",
 }
 """Where coverage is counted, and where not. Counting more than doubles what a test of the engine costs, so what lives
-through hours and many workers is left out, as are explorers: they prove nothing about single lines."""
+through hours and many workers is left out, as are explorers: they prove nothing about single lines. Nor do tests that
+throw dice: a line that only they reach is reached in most runs."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -108,7 +109,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         path = item.path.relative_to(root)
         if path.as_posix() in LONG:
             item.add_marker(pytest.mark.long)
-        if not _is_measured(path):
+        if not _is_measured(path) or is_hypothesis_test(getattr(item, "obj", None)):
             item.add_marker(pytest.mark.no_cover)
 
 

@@ -6,6 +6,7 @@ from replicator.domain import errors
 from replicator.domain.errors import (
     Disposition,
     LeaseLost,
+    NewerLayout,
     RecordsTrimmed,
     ReplicatorError,
     ShardGone,
@@ -55,3 +56,9 @@ def test_what_a_worker_does_meanwhile_is_no_advice_of_a_command_that_ends() -> N
     assert "by itself" not in error.sentence
     assert Unreachable("No answer.", advice=Unreachable.advice).worker_advice == error.worker_advice
     assert Unreachable("No answer.", advice="Wait.").worker_advice == "Wait."
+
+
+def test_a_row_of_a_newer_layout_is_named_with_both_layouts() -> None:
+    error = NewerLayout.of("shard|s1", "side table", layout=3, known=2)
+    assert "The side table holds rows of a newer replicator: shard|s1 is of layout 3" in str(error)
+    assert "knows layout 2" in str(error)

@@ -14,9 +14,11 @@ from replicator.domain.image import (
     Image,
     canonical,
     content_hash,
+    is_bare,
     normal_number,
     parted,
     plain,
+    restamped,
     same_content,
     stamped,
     unreserved,
@@ -312,3 +314,30 @@ def test_images_are_unequal_exactly_when_they_are_not_equal() -> None:
     one, same, other = Image(b'{"pk":{"S":"k"}}'), Image(b'{"pk":{"S":"k"}}'), Image(b'{"pk":{"S":"l"}}')
     assert (one == same, one != same) == (True, False)
     assert (one == other, one != other) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("one", "alike", "other"),
+    [
+        ({"N": "1.50"}, {"N": "15E-1"}, {"N": "1.5000000000000000000000000000000000001"}),
+        ({"NS": ["2", "1.0"]}, {"NS": ["1", "2.00"]}, {"NS": ["1", "3"]}),
+        ({"SS": ["b", "a"]}, {"SS": ["a", "b"]}, {"SS": ["a", "c"]}),
+        ({"BS": ["AQ==", "AA=="]}, {"BS": ["AA==", "AQ=="]}, {"BS": ["AA=="]}),
+        ({"L": [{"N": "1.0"}, {"S": "a"}]}, {"L": [{"N": "1"}, {"S": "a"}]}, {"L": [{"S": "a"}, {"N": "1"}]}),
+        ({"M": {"a": {"N": "1.0"}, "b": {"S": "x"}}}, {"M": {"b": {"S": "x"}, "a": {"N": "1"}}}, {"M": {}}),
+        ({"BOOL": True}, {"BOOL": True}, {"BOOL": False}),
+        ({"B": "AA=="}, {"B": "AA=="}, {"S": "AA=="}),
+    ],
+)
+def test_values_of_each_type_are_alike_however_they_are_spelled(one: Typed, alike: Typed, other: Typed) -> None:
+    first, second, third = (image({"pk": {"S": "k"}, "v": value}) for value in (one, alike, other))
+    assert canonical(first) == canonical(second)
+    assert canonical(first) != canonical(third)
+
+
+def test_what_bears_the_stamp_that_it_had_is_no_stamp_anew() -> None:
+    bare = Image(b'{"pk":{"S":"k"}}')
+    old, new = Image(stamped(bare, "1" * 56)), Image(stamped(bare, "2" * 56))
+    assert restamped(old, new) == (bare.wire, b'{"S":"' + b"1" * 56 + b'"}', b'{"S":"' + b"2" * 56 + b'"}')
+    assert restamped(new, new) is None
+    assert (is_bare(bare), is_bare(new)) == (True, False)

@@ -111,6 +111,17 @@ def test_an_event_shows_the_attributes_that_it_is_let_and_never_the_version() ->
     }
 
 
+def test_values_of_each_type_are_shown_plain_or_as_the_stream_has_them() -> None:
+    elements = [{"N": "1.5"}, {"NULL": True}, {"M": {"b": {"B": "AA=="}}}, {"NS": ["1", "2"]}, {"SS": ["x"]}]
+    item: Typed = {"pk": {"S": "k"}, "v": {"L": elements}}
+    assert data_of(change(None, item), EventShape(typed=True))["new"] == item
+    shown: list[Any] = [Decimal("1.5"), None, {"b": "AA=="}, [Decimal(1), Decimal(2)], ["x"]]
+    assert data_of(change(None, item), EventShape(numbers=Numbers.NUMBER))["new"] == {"pk": "k", "v": shown}
+    shown = ["1.5", None, {"b": "AA=="}, ["1", "2"], ["x"]]
+    other = next(numbers for numbers in Numbers if numbers is not Numbers.NUMBER)
+    assert data_of(change(None, item), EventShape(numbers=other))["new"] == {"pk": "k", "v": shown}
+
+
 def test_without_an_arn_of_the_stream_the_label_is_its_creation() -> None:
     nameless = StreamRef(STREAM.region, STREAM.table, "", STREAM.generation)
     assert event_of(change(None, {"pk": {"S": "k"}}), nameless, EventShape()).id == "orders/2026-01-31T10:00:00.000/100"

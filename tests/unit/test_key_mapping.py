@@ -73,6 +73,20 @@ def test_a_key_is_what_it_is_documented_to_be() -> None:
     assert copied == key_of({"pk": {"S": "o#50%25#x"}, "sk": {"N": "1.50E2"}})
 
 
+def test_no_digit_of_an_escaped_character_is_taken_for_what_stands_between() -> None:
+    mapping = key_mapping({"id": "{pk}2{sk:N}"})
+    key = key_of({"pk": {"S": "50%2"}, "sk": {"N": "7"}})
+    assert mapping.mapped(key) == key_of({"id": {"S": "50%25%3227"}})
+    assert mapping.source_of(mapping.mapped(key)) == key
+
+
+def test_a_binary_part_is_its_base64_and_read_back() -> None:
+    mapping = key_mapping({"id": "{pk:B}#{sk:N}"})
+    key = key_of({"pk": {"B": "+/8="}, "sk": {"N": "7"}})
+    assert mapping.mapped(key) == key_of({"id": {"S": "+/8=#7"}})
+    assert mapping.source_of(mapping.mapped(key)) == key
+
+
 @pytest.mark.parametrize(
     ("there", "why"),
     [

@@ -121,6 +121,12 @@ def test_a_late_target_waits_until_the_shard_is_seen_to_be_readable_or_vanished(
     assert of(vanished, run=late, starts=starts) == {}, "it missed nothing there"
 
 
+def test_of_two_targets_the_wait_that_is_not_for_parents_is_told_whichever_comes_first() -> None:
+    rows = row("s0", owner=LIVE, checkpoints={EU_ID: at(3), AP_ID: END}, serves=frozenset({EU_ID})), row("s1", "s0")
+    for run in (BOTH, BOTH.among(BOTH.targets[::-1])):
+        assert of(*rows, run=run) == {"s1": Wait(Why.UNCLAIMED)}
+
+
 def test_a_late_target_keeps_no_other_of_its_rule_from_being_read() -> None:
     stands, starts = row("s0", owner=LIVE, checkpoints={EU_ID: at(3)}, serves=frozenset({EU_ID})), {EU_ID: 0.0}
     snapshot = Snapshot(state(stands, starts=starts), [BOTH])

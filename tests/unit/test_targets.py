@@ -24,6 +24,12 @@ def test_another_table_is_another_target() -> None:
     assert (first.text, second.text) == ("orders/replica/eu:orders", "orders/replica/eu:orders-v2")
 
 
+def test_a_target_of_an_earlier_version_is_written_as_it_was_and_keeps_its_kind_under_another_rule() -> None:
+    earlier = TargetId(RULE, TargetKind.EARLIER, "eu")
+    assert (earlier.text, earlier.region) == ("orders/eu", EU)
+    assert earlier.of_rule(RuleName("bills")).text == "bills/eu"
+
+
 def test_caches_beside_the_source_are_a_target_of_their_own_kind() -> None:
     caches = Target(RULE, US, None)
     assert (caches.kind, caches.target_id.text) == (TargetKind.SOURCE_CACHES, "orders/source_caches/us")
