@@ -110,7 +110,7 @@ def test_a_daemon_that_is_still_imported_stops_at_once_and_in_order(
         assert process.returncode == 0
 
 
-@pytest.mark.parametrize("module", ["typer", "uvloop"])
+@pytest.mark.parametrize("module", ["pydantic", "uvloop"])
 def test_a_request_to_read_the_configuration_again_ends_no_daemon_that_starts(tmp_path: Path, module: str) -> None:
     """systemd would take it for one that ended in order, and start no other one."""
     with _starting(["run"], _slow(tmp_path, module), alone=False) as (process, pid):
