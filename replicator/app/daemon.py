@@ -196,9 +196,10 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     watch = TableWatch(premises, start.survey, parts.observer)
     held = HeldRules(premises, start, gates, parts.observer, lambda: watch.settings)
     use()
-    parts.reload.take_up = ReloadedRules(
+    reloaded = ReloadedRules(
         premises, parts.openings, assembly, watch, held, parts.for_jobs, use, lambda: parts.reload.settings
-    ).take_up
+    )
+    parts.reload.take_up, parts.reload.kept = reloaded.take_up, reloaded.kept
     servers = assembly.rows.clock  # jobs compare times that several machines noted
     notify("READY=1")
     keep_what_is_made()

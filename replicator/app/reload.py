@@ -74,6 +74,8 @@ class Reload:
         """Set by whatever wants a look at once."""
         self.take_up: Callable[[Settings, Changes], Awaitable[Sequence[ReplicatorError]]] | None = None
         """Looks at the world and takes settings up; what it returns forbids that. None as long as the start lasts."""
+        self.kept: Callable[[Changes], Awaitable[Sequence[ReplicatorError]]] | None = None
+        """Says why rules cannot be taken out, and only looks; None as long as the start lasts."""
         self._path = path
         self._settings = settings
         self._known = Known(settings.regions, settings.caches)
@@ -136,6 +138,11 @@ class Reload:
         if found.are_none:
             return Outcome("unchanged", found.shown)
         reasons = not_live(self._settings, wanted, found, self._known)
+        if dry_run and not reasons and self.kept is not None:
+            try:
+                reasons = [error.worker_sentence for error in await self.kept(found)]
+            except ReplicatorError as error:
+                reasons = [error.worker_sentence]
         if reasons or dry_run:
             return Outcome("refused" if reasons else "applicable", found.shown, tuple(reasons))
         try:

@@ -65,11 +65,15 @@ class ReloadedRules:
             self.use()
         return wrong
 
+    async def kept(self, found: Changes) -> list[ReplicatorError]:
+        """Why rules that are gone from the file cannot be taken out; nothing is changed."""
+        return [error for name in found.removed for error in await self._left_behind(name)]
+
     async def _forbids(
         self, wanted: Settings, found: Changes, new: Mapping[str, RuleSettings]
     ) -> list[ReplicatorError]:
         """Look at everything, and say what forbids to go on; `new`: rules that came and choose their tables."""
-        wrong = [error for name in found.removed for error in await self._left_behind(name)]
+        wrong = await self.kept(found)
         wrong += await self._looked_at(wanted, {*found.added, *found.changed}) if not wrong else []
         if new and not wrong:
             look_for = wanted.model_copy(update={"rules": [*new.values()]})

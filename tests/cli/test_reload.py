@@ -118,6 +118,10 @@ def let_it_refuse(world: World, daemon: Daemon, orders: dict[str, Any]) -> None:
     """What is wrong, or cannot be applied now, changes nothing, and is seen."""
     refused(world, "polling.page is read at the start only", polling={"page": 9})
     refused(world, "Rule orders has progress, so it is not removed while it runs", rules=[LATER, USERS])
+    before, world.config["rules"] = world.config["rules"], [LATER, USERS]
+    (dry,) = world.run("reload", "--dry-run", "--json").json["workers"]
+    world.config["rules"] = before
+    assert (dry["result"], "has progress" in str(dry["reasons"])) == ("refused", True), dry
     refused(world, "table of rule orders say what its progress", rules=[{**orders, "table": "users"}, LATER])
     carts = {**USERS, "name": "carts", "table": "carts"}
     wrong_key = "us has pk (S), sk (N). Create the replica of rule carts again"
