@@ -173,6 +173,9 @@ def _stamp_member(stamp: str) -> bytes:
     return b',%b:{"S":' % _ENCODE(stamp)
 
 
+STAMP_MEMBER = _stamp_member(STAMP)
+"""The version stamp behind other attributes, as far as its text."""
+
 _BEFORE_TEXT = len(b'{"S":')
 _LONGEST_END = 121 + len(b'"}}')
 """Bytes with which an item with a stamp ends, the stamp and what is behind it."""

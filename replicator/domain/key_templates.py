@@ -115,7 +115,9 @@ class KeyTemplate:
             ((name, _, value),) = key.parts
             if name != self.attributes[0]:
                 return None
-            return f"{self._before}{self._escaped(value)}{self._behind}"
+            if self._needs_escapes(value):
+                value = value.translate(self._escapes)
+            return f"{self._before}{value}{self._behind}"
         return self.filled({name: value for name, _, value in key.parts})
 
     def filled(self, values: Mapping[str, str]) -> str | None:

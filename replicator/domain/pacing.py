@@ -127,6 +127,19 @@ class Pace:
         """Whether a request under one of the two limits may begin."""
         return limit.in_flight < limit.allowed and self.singles.in_flight + self.transactions.in_flight < self.ceiling
 
+    def may_follow(self, limit: AdaptiveLimit) -> bool:
+        """Whether, behind a request under `limit` that ends, another one may begin, under whichever of the limits."""
+        other = self.transactions if limit is self.singles else self.singles
+        return limit.in_flight <= limit.allowed and (
+            other.in_flight < other.allowed and limit.in_flight + other.in_flight <= self.ceiling
+        )
+
+    def follow(self, limit: AdaptiveLimit, then: AdaptiveLimit, now: float) -> int:
+        """A request was answered by the table, and another one begins; returns its number."""
+        limit.taken()
+        self._answered_at = self._seen_at = now
+        return then.begin()
+
     def hangs(self, now: float) -> bool:
         """Whether one request more may begin though there is no room, because those under way seem to hang."""
         return now - self._seen_at >= _HANGING_SECONDS

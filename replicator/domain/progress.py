@@ -113,10 +113,14 @@ class Window:
         """A record was read; called in stream order. `created_at` is 0 when the source does not tell it."""
         self._pending.append((sequence, created_at))
 
-    def done(self, sequence: SequenceNumber) -> bool:
-        """A record's effect is durable; returns whether the frontier moved."""
+    def open_all(self, records: Iterable[tuple[SequenceNumber, float]]) -> None:
+        """The same of several records, by sequence and time."""
+        self._pending.extend(records)
+
+    def done(self, *sequences: SequenceNumber) -> bool:
+        """The effect of records is durable; returns whether the frontier moved."""
         done, pending = self._done, self._pending
-        done.add(sequence)
+        done.update(sequences)
         moved = False
         while pending and pending[0][0] in done:
             first, created_at = pending.popleft()

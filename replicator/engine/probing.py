@@ -16,7 +16,7 @@ from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.health import Health
 from replicator.engine.waiting import Stopped, jitter
 
-_NEVER = float("inf")
+NEVER = float("inf")
 
 _HANGS_SECONDS = 1.0
 """What has waited for so long when something answers again was sent to what was away."""
@@ -49,7 +49,7 @@ class Trial:
         self._task = task
         self._cancelling = task.cancelling()
         self._given_up = False
-        self.began = _NEVER
+        self.began = NEVER
 
     async def attempt(self, doing: Coroutine[Any, Any, Answer], now: float) -> Answer:
         """Do something that may be repeated; what hangs since before it came back is given up, to be tried again."""
@@ -62,7 +62,7 @@ class Trial:
                 raise Unreachable("It did not answer, and others were answered since.") from error
             raise
         finally:
-            self.began = _NEVER
+            self.began = NEVER
             if self._given_up:
                 self._given_up = False
                 self._task.uncancel()
@@ -78,7 +78,7 @@ class Probing:
     """One thing that is asked, and all that wait while it is away; first come, first served."""
 
     def __init__(self) -> None:
-        self._health = Health()
+        self.health = Health()
         self._resting: dict[asyncio.Timeout, _Rest] = {}
         self._trials: set[Trial] = set()
         self._next: asyncio.TimerHandle | None = None
@@ -86,7 +86,7 @@ class Probing:
     @property
     def error(self) -> ReplicatorError | None:
         """Why it is away; None while it is not."""
-        return self._health.error if self._health.away else None
+        return self.health.error if self.health.away else None
 
     @property
     def resting(self) -> int:
@@ -95,7 +95,7 @@ class Probing:
 
     def answered(self) -> None:
         """It answered: everything that waits goes on."""
-        if self._health.answered(_now()):
+        if self.health.answered(_now()):
             if self._next is not None:
                 self._next.cancel()
                 self._next = None
@@ -124,7 +124,7 @@ class Probing:
 
     def failed(self, asked_by: Hashable, error: ReplicatorError, began: float) -> bool:
         """A try that began then, by the loop's time, got no answer; whether what asked is to wait for its turn."""
-        waits = self._health.failed(asked_by, error, began, _now())
+        waits = self.health.failed(asked_by, error, began, _now())
         self._tell()
         return waits
 
@@ -137,9 +137,9 @@ class Probing:
         Returns None when it may be tried, or why it is away, when that lasts and what asks was not `told`. Raises
         `Stopped` when `stop` is set.
         """
-        while self._health.away:
-            if not told and self._health.is_troubled(_now()):
-                return self._health.error
+        while self.health.away:
+            if not told and self.health.is_troubled(_now()):
+                return self.health.error
             rest: _Rest | None = None
             try:
                 async with asyncio.timeout(None) as timeout:
@@ -157,7 +157,7 @@ class Probing:
 
     def _schedule(self) -> None:
         if self._next is None and self._resting:
-            wait = self._health.next_try_in(jitter())
+            wait = self.health.next_try_in(jitter())
             self._next = asyncio.get_running_loop().call_later(wait, self._let_one_try)
 
     def _let_one_try(self) -> None:
@@ -173,7 +173,7 @@ class Probing:
 
     def _tell(self) -> None:
         """Let those know of a trouble that lasts that do not know of it yet."""
-        if self._health.is_troubled(_now()):
+        if self.health.is_troubled(_now()):
             for rest in self._resting.values():
                 if not rest.told:
                     rest.told = True

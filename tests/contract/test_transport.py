@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from itertools import cycle
@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicator.adapters.aws.clients import ClientTimes, Place
-from replicator.adapters.aws.transport.connection import ReadTimeout
+from replicator.adapters.aws.transport.connection import Answer, BrokenExchange, ReadTimeout
 from replicator.adapters.aws.transport.connections import ConnectionPool, Endpoint
 from replicator.adapters.aws.transport.signing import Signer
 from replicator.adapters.aws.wire import Refusal
 from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable
 from replicator.laboratory.servers import clean_environment
-from tests.contract.fault_server import ANSWERS, JSON, Server, answer, serving
+from tests.contract.fault_server import ANSWERS, JSON, Server, answer, error, serving
 from tests.contract.worlds import PATIENT, no_fallback, place
 
 SHORT = ClientTimes(connect_seconds=60.0, read_seconds=1.0)
@@ -264,3 +264,168 @@ async def test_no_more_connections_are_open_than_may_be_and_every_turn_comes() -
     assert most <= 3
     pool.close()
     listening.close()
+
+
+# -- what follows on the same connection ----------------------------------------------------------------------------
+
+
+def usual(number: int) -> bytes:
+    return answer(headers={"x-amzn-RequestId": f"A{number % 10}"})
+
+
+def turns_of(*turns: Sequence[bytes | str]) -> Iterator[Sequence[bytes | str]]:
+    return iter(turns)
+
+
+def asks(number: int) -> bytes:
+    body = b"%d" % number
+    return b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+class Asking:
+    """A row of requests: `prepare` gives the present one, `following` the one behind it, if there is one."""
+
+    def __init__(self, most: int) -> None:
+        self.number = 0
+        self._most = most
+
+    def prepare(self) -> bytes:
+        return asks(self.number)
+
+    def following(self, _: Answer) -> bytes | None:
+        if self.number == self._most:
+            return None
+        self.number += 1
+        return self.prepare()
+
+
+def bodies(server: Server) -> list[bytes]:
+    return [each.partition(b"\r\n\r\n")[2] for each in server.requests]
+
+
+async def test_requests_follow_each_other_and_one_that_finds_its_connection_closed_goes_out_again() -> None:
+    last = [answer(body=b'{"other":1}')]
+    turns = turns_of([usual(0)], [usual(1)], [usual(2)], [usual(3)], ["close"], [usual(4)], last)
+    server, row = Server(turns=turns), Asking(9)
+
+    async def use(pool: ConnectionPool) -> None:
+        await pool.exchange(lambda: asks(99))  # by which the usual answer is known
+        found = await pool.exchange(row.prepare, repeatable=True, following=row.following)
+        assert found.body == b'{"other":1}', "an answer that is another one ends it, whatever would follow"
+
+    await _exchanges(server, use)
+    assert bodies(server) == [b"99", b"0", b"1", b"2", b"3", b"3", b"4"]
+
+
+async def test_what_may_be_sent_once_is_not_repeated_in_a_row() -> None:
+    server, row = Server(turns=turns_of([usual(0)], [usual(1)], ["close"])), Asking(9)
+
+    async def use(pool: ConnectionPool) -> None:
+        await pool.exchange(lambda: asks(99))
+        with pytest.raises(BrokenExchange):
+            await pool.exchange(row.prepare, following=row.following)
+
+    await _exchanges(server, use)
+    assert bodies(server) == [b"99", b"0", b"1"]
+
+
+async def test_a_row_that_is_cancelled_leaves_no_connection_behind() -> None:
+    server, row = Server(turns=turns_of([usual(0)], [usual(1)], ["pause", usual(2)], [answer(body=b"mine")])), Asking(9)
+
+    async def use(pool: ConnectionPool) -> None:
+        await pool.exchange(lambda: asks(99))
+        going = asyncio.create_task(pool.exchange(row.prepare, following=row.following))
+        while len(server.requests) < 3:  # noqa: ASYNC110 - the server of this test
+            await asyncio.sleep(0.001)
+        going.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await going
+        assert (await pool.exchange(request)).body == b"mine"
+
+    await _exchanges(server, use)
+    assert row.number == 1, "nothing followed behind the cancellation"
+
+
+async def test_each_request_of_a_row_has_a_deadline_of_its_own() -> None:
+    server, row = Server(turns=turns_of([usual(0)], [usual(1)], [usual(2)], ["wait"])), Asking(9)
+    due: list[float] = []
+
+    async def use(pool: ConnectionPool) -> None:
+        def following(found: Answer) -> bytes | None:
+            due.extend(each.due_at for each in pool._busy)
+            return row.following(found)
+
+        await pool.exchange(lambda: asks(99))
+        with pytest.raises(ReadTimeout):
+            await pool.exchange(row.prepare, following=following)
+
+    await _exchanges(server, use, read_seconds=2.0)
+    assert len(due) == 2
+    assert due[0] < due[1]
+
+
+async def test_a_row_ends_where_another_request_waits_for_its_connection() -> None:
+    server, row = Server(answers=lambda _: usual(len(server.requests))), Asking(1_000_000)
+
+    async def use(pool: ConnectionPool) -> None:
+        await pool.exchange(lambda: asks(99))
+        going = asyncio.create_task(pool.exchange(row.prepare, following=row.following))
+        while row.number < 3:  # noqa: ASYNC110 - what follows meanwhile is what is waited for
+            await asyncio.sleep(0.001)
+        await pool.exchange(request)
+        assert (await going).body == b"{}"
+
+    await _exchanges(server, use)
+    assert b"%d" % row.number in bodies(server)
+
+
+async def test_an_error_between_two_requests_is_the_callers_and_ends_the_connection() -> None:
+    server = Server(answers=lambda _: usual(len(server.requests)))
+
+    async def use(pool: ConnectionPool) -> None:
+        def following(_: Answer) -> bytes | None:
+            raise LeaseLost("the lease is over")
+
+        await pool.exchange(request)
+        with pytest.raises(LeaseLost):
+            await pool.exchange(request, following=following)
+        assert not pool._kept
+
+    await _exchanges(server, use)
+    assert len(server.requests) == 2
+
+
+async def test_the_fence_is_asked_before_each_call_of_a_row_and_what_fails_is_the_last_one() -> None:
+    refused = error("ConditionalCheckFailedException")
+    turns = [[usual(0)], [usual(1)], [usual(2)], [usual(3)], [usual(4)], [refused], [usual(5)], [error("AccessDenied")]]
+    server = Server(turns=iter(turns))
+    calls: list[tuple[str, bytes]] = []
+
+    def following() -> tuple[str, bytes]:
+        calls.append(("PutItem" if len(calls) % 2 else "TransactWriteItems", PUT))
+        return calls[-1]
+
+    def what() -> str:
+        return f"call {len(calls)}"
+
+    async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=no_fallback) as opened:
+        await opened.items.call("PutItem", PUT, None, "first")
+        with pytest.raises(LeaseLost):
+            await opened.items.call("PutItem", PUT, Down(3), what, following=following)
+        assert len(server.requests) == 4, "the fourth one of the row was not sent"
+        with pytest.raises(Refusal) as told:
+            await opened.items.call("PutItem", PUT, None, what, following=following)
+        assert told.value.code == "ConditionalCheckFailedException"
+        with pytest.raises(ReplicatorError, match=f"call {len(calls) + 1}"):
+            await opened.items.call("PutItem", PUT, None, what, following=following)
+    sent = [_header(each, b"x-amz-target").rpartition(".")[2] for each in server.requests]
+    assert sent == [
+        "PutItem",
+        "PutItem",
+        "TransactWriteItems",
+        "PutItem",
+        "PutItem",
+        "PutItem",
+        "PutItem",
+        "TransactWriteItems",
+    ]

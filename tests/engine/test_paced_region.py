@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from replicator.domain.errors import KeyThrottled, PoisonRecord, Throttled, Unreachable
 from replicator.domain.modes.requests import (
     Delete,
+    Done,
+    Found,
+    GetItem,
     GuardedPut,
     Put,
     Request,
+    Response,
     StampBelow,
     TombstoneBelow,
     UnstampedOrStampBelow,
@@ -20,7 +25,7 @@ from replicator.domain.pacing import Pace
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.limits import Limits
 from replicator.laboratory.memory import Fault, MemoryRegion, OpenFence
-from replicator.ports.targets import Fence
+from replicator.ports.targets import Fence, Following
 from tests.engine.world import LoopClock, World, hold, image, key_of, slow, until
 
 
@@ -237,3 +242,92 @@ async def test_a_table_that_throttles_most_gets_fewer_requests_until_it_takes_th
         assert latency.most_under_way <= 4
         world.region.faults.outage = None
         await until(world.same, within=60.0)
+
+
+# -- chains ------------------------------------------------------------------------------------------------------------
+
+
+class Chained(MemoryRegion):
+    """The same table, which takes chains itself."""
+
+    async def execute_chain(self, first: Put | GuardedPut, fence: Fence, following: Following) -> Response:
+        response = await self.execute(first, fence)
+        while isinstance(response, Done) and (then := following()) is not None:
+            response = await self.execute(then, fence)
+        return response
+
+
+def chained(ceiling: int = 256) -> Bench:
+    bench = Bench(ceiling)
+    bench.memory = Chained()
+    bench.latency = slow(bench.memory.faults, 0.1)
+    bench.region = PacedRegion(bench.memory, bench.pace, bench.clock)
+    return bench
+
+
+@pytest.mark.parametrize("made", [Bench, chained])
+async def test_a_chain_is_one_request_in_flight_after_the_other(made: Callable[[], Bench]) -> None:
+    bench = made()
+    left: list[Put | GuardedPut] = [guarded("b"), put("c"), guarded("d"), put("e")]
+    begun: list[tuple[int, int]] = []
+
+    def following() -> Put | GuardedPut | None:
+        begun.append((bench.pace.singles.in_flight, bench.pace.transactions.in_flight))
+        return left.pop(0) if left else None
+
+    assert await bench.region.execute_chain(put("a"), OpenFence(), following) == Done()
+    assert all(sum(each) <= 1 for each in begun)
+    assert bench.pace.in_flight == 0
+    for name in "abcde":
+        found = await bench.region.execute(GetItem(key_of(name)), OpenFence())
+        assert isinstance(found, Found)
+        assert found.item is not None, "each of them was written"
+
+
+async def test_a_chain_ends_where_another_shard_waits() -> None:
+    bench = chained(ceiling=1)
+    asked = 0
+
+    def following() -> Put:
+        nonlocal asked
+        asked += 1
+        return put(f"k{asked}")
+
+    chain = asyncio.ensure_future(bench.region.execute_chain(put("a"), OpenFence(), following))
+    await asyncio.sleep(0.35)
+    assert asked == 3
+    async with asyncio.timeout(5):
+        await bench.send(put("z"), OpenFence())
+        await chain
+    assert asked == 3, "its next one was not begun, and is not lost: it was not asked for"
+    assert bench.pace.in_flight == 0
+
+
+async def test_a_throttle_in_a_chain_is_that_of_its_last_write() -> None:
+    bench = chained()
+    bench.memory.hot = {key_of("hot")}
+    left = [put("b"), put("hot")]
+    with pytest.raises(KeyThrottled):
+        await bench.region.execute_chain(put("a"), OpenFence(), lambda: left.pop(0))
+    assert (bench.pace.singles.throttles, bench.pace.in_flight) == (1, 0)
+
+
+@pytest.mark.parametrize("fails", [Throttled, Unreachable, PoisonRecord, RuntimeError])
+async def test_what_fails_between_two_writes_of_a_chain_counts_no_request(fails: type[Exception]) -> None:
+    bench = chained()
+
+    def following() -> Put:
+        raise fails("no")
+
+    with pytest.raises(fails):
+        await bench.region.execute_chain(put("a"), OpenFence(), following)
+    assert (bench.pace.singles.throttles, bench.pace.in_flight) == (0, 0)
+
+
+async def test_a_chain_that_is_cancelled_leaves_its_place() -> None:
+    bench = chained()
+    chain = asyncio.ensure_future(bench.region.execute_chain(put("a"), OpenFence(), lambda: put("b")))
+    await asyncio.sleep(0.25)
+    chain.cancel()
+    await asyncio.wait([chain])
+    assert bench.pace.in_flight == 0

@@ -222,3 +222,28 @@ def test_a_throttle_is_its_keys_own_while_the_table_takes_others() -> None:
     pace.transactions.begin()
     pace.taken(pace.transactions, now=13.0)
     assert pace.throttled(pace.singles, pace.singles.begin(), now=13.1)
+
+
+def test_what_follows_a_request_takes_its_place() -> None:
+    pace = Pace(70, 0.0)
+    number = pace.begin(pace.singles, 1.0)
+    assert pace.may_follow(pace.singles)
+    assert pace.follow(pace.singles, pace.singles, 2.0) == number + 1
+    assert pace.follow(pace.singles, pace.transactions, 3.0) == 1, "another limit counts for itself"
+    assert (pace.singles.in_flight, pace.transactions.in_flight) == (0, 1)
+    assert not pace.hangs(3.5)
+
+
+def test_nothing_follows_where_the_other_limit_is_full_or_the_own_one_fell() -> None:
+    pace = Pace(65, 0.0)
+    for _ in range(64):
+        pace.begin(pace.singles, 0.0)
+    assert pace.may_follow(pace.singles), "the one that ends leaves room"
+    assert not pace.may_follow(pace.transactions), "a transaction might be followed by a single request"
+    pace.begin(pace.transactions, 0.0)
+    assert pace.may_follow(pace.singles)
+    for _ in range(60):
+        pace.throttled(pace.singles, pace.singles.in_flight, 0.0)
+    for _ in range(60):
+        pace.begin(pace.singles, 0.0)
+    assert not pace.may_follow(pace.singles), "the limit fell below what is in flight"

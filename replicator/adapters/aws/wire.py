@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, is_object, translate
 from replicator.adapters.aws.transport.choice import Choice
 from replicator.adapters.aws.transport.connection import Answer
-from replicator.adapters.aws.transport.lean import ServiceError
+from replicator.adapters.aws.transport.lean import CHECKSUMS_OF_NOTHING, NOTHING, Following, ServiceError
 from replicator.domain.errors import ReplicatorError, Unreachable
 
 if TYPE_CHECKING:
@@ -77,12 +77,25 @@ class Wire:
         events.register(f"before-send.{service}", _check_fence, unique_id="replicator-fence")
         events.register(f"before-parse.{service}", _take_answer, unique_id="replicator-answer")
 
-    async def call(self, operation: str, body: bytes, fence: Fence | None, what: str, **hints: object) -> Answer:
+    async def call(
+        self,
+        operation: str,
+        body: bytes,
+        fence: Fence | None,
+        what: str | Callable[[], str],
+        *,
+        following: Following | None = None,
+        **hints: object,
+    ) -> Answer:
         """Send `body` as an operation, for example `PutItem`.
 
         `hints` are parameters that the client needs to find its endpoint. Raises `Refusal` for a failed condition and a
         translated error for everything else; `LeaseLost` before the send when the fence is down. What is not a JSON
         object, or not the one that was sent, is no answer: a proxy before the service may answer 200.
+
+        `following` may be asked, where a call was answered by `{}`, for the one that goes out right behind it, on the
+        same connection. It need not be asked, and then its calls are still the caller's to send; answer and errors are
+        those of the last one that it gave, which `what` names, when there is something to be said of it.
         """
         exchange: _Exchange | None = None
         try:
@@ -92,7 +105,7 @@ class Wire:
             else:
                 transport, credentials = await self.transport()
             if transport is not None:
-                answer = await transport.send(operation, body, fence, credentials)
+                answer = await transport.send(operation, body, fence, credentials, following=following)
             else:
                 exchange = _Exchange(body, fence)
                 await self._send_by_client(operation, exchange, hints)
@@ -102,13 +115,14 @@ class Wire:
         except ClientError as error:
             code = error_code(error)
             if code not in _REFUSALS:
-                raise translate(error, what) from error
+                raise translate(error, _named(what)) from error
             answer = _answer_of(error, exchange)
-            verified(answer, what)
+            verified(answer, _named(what))
             raise Refusal(code, answer.body) from error
         except CLIENT_ERRORS as error:
-            raise translate(error, what) from error
-        verified(answer, what)
+            raise translate(error, _named(what)) from error
+        if not is_nothing(answer):
+            verified(answer, _named(what))
         return answer
 
     async def transport(self) -> tuple[LeanTransport | None, Any]:
@@ -168,14 +182,19 @@ def _answer_of(error: ClientError, exchange: _Exchange | None) -> Answer:
     return exchange.answer
 
 
-_NOTHING = b"{}"
-_CHECKSUMS_OF_NOTHING = (str(zlib.crc32(_NOTHING)), None)
+def _named(what: str | Callable[[], str]) -> str:
+    return what if isinstance(what, str) else what()
+
+
+def is_nothing(answer: Answer) -> bool:
+    """Whether an answer is what most writes are answered by, as it was sent."""
+    return answer.body == NOTHING and answer.checksum in CHECKSUMS_OF_NOTHING
 
 
 def verified(answer: Answer, what: str) -> None:
     """Raise `Unreachable` for what is no answer of a service, or not the one that was sent."""
     body = answer.body
-    if body == _NOTHING and answer.checksum in _CHECKSUMS_OF_NOTHING:  # what most writes are answered by
+    if is_nothing(answer):
         return
     if not is_object(body):
         raise Unreachable(f"{what} was answered by something that is not DynamoDB.")

@@ -50,7 +50,8 @@ _OF_A_VERSION = (StampBelow, AbsentOrStampBelow, UnstampedOrStampBelow, Tombston
 
 
 @lru_cache(maxsize=1024)
-def _condition_json(kind: type[object], key_attribute: str) -> bytes:
+def as_far_as_version(kind: type[object], key_attribute: str) -> bytes:
+    """Members of a request body that state a condition on a version, as far as that; `"}}` ends it."""
     names = {"#rep": STAMP}
     if kind is StampBelow:
         text, names = "attribute_exists(#pk) AND #rep < :v", {"#pk": key_attribute, **names}
@@ -75,7 +76,7 @@ def condition(when: Condition | SeenCondition | TombstoneBelow | TombstoneIs, ke
     `key_attribute` is any attribute of the item's primary key. Built once per shape; only the version is spliced in.
     """
     if isinstance(when, _OF_A_VERSION):
-        return b'%b%b"}}' % (_condition_json(type(when), key_attribute), when.version.encode())
+        return b'%b%b"}}' % (as_far_as_version(type(when), key_attribute), when.version.encode())
     if isinstance(when, ContentIs):
         return as_shown(when.seen.attributes, {}, key_attribute, without=STAMP)
     return stamp_condition(when, key_attribute, STAMP)

@@ -25,6 +25,7 @@ from replicator.adapters.dynamodb.expressions import (
     SIDE_SCHEMA,
     TOMBSTONE_KEY,
     TOMBSTONE_VERSION,
+    as_far_as_version,
     condition,
     marked_by,
     raise_tombstone,
@@ -36,8 +37,9 @@ from replicator.adapters.dynamodb.expressions import (
 )
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import ReplicatorError, Throttled, Unreachable, WorldMismatch
-from replicator.domain.image import Image, stamped
+from replicator.domain.image import STAMP_MEMBER, Image, stamped
 from replicator.domain.modes.requests import (
+    AbsentOrStampBelow,
     Delete,
     DeleteMarked,
     Done,
@@ -60,6 +62,7 @@ from replicator.domain.modes.requests import (
     Response,
     Restamp,
     SettleTombstone,
+    StampBelow,
     StampedPut,
     Unstamp,
     VersionedRequest,
@@ -71,7 +74,7 @@ from replicator.domain.versions import STAMP
 if TYPE_CHECKING:
     from replicator.adapters.aws.wire import Wire
     from replicator.ports.clock import Clock
-    from replicator.ports.targets import Fence
+    from replicator.ports.targets import Fence, Following
 
 _ENCODE = msgspec.json.Encoder().encode
 _ALL_OLD = b'"ReturnValuesOnConditionCheckFailure":"ALL_OLD"'
@@ -152,8 +155,7 @@ class DynamoRegion:
         self._clock = clock
         self._tell = _TELL_CONSUMED if metered else b""
         self._ways: Mapping[type[Any], Callable[[Any, Fence], Coroutine[Any, Any, Response]]] = {
-            Put: self._put,
-            GuardedPut: self._guarded_put,
+            **dict.fromkeys((Put, GuardedPut), self._write_puts),
             Delete: self._delete,
             RaiseTombstone: self._raise_tombstone,
             GetItem: self._get_item,
@@ -172,16 +174,56 @@ class DynamoRegion:
         """Carry a request out; the fence is checked right at the send."""
         return self._ways[type(request)](request, fence)
 
-    async def _put(self, put: Put, fence: Fence) -> Response:
-        body = b"{%b%b}" % (self._put_json(put), self._tell)
-        what = self._what["PutItem"]
+    def execute_chain(
+        self, first: Put | GuardedPut, fence: Fence, following: Following
+    ) -> Coroutine[Any, Any, Response]:
+        """Carry out writes, each behind one that took effect, on the connection of the first one."""
+        return self._write_puts(first, fence, following)
+
+    async def _write_puts(self, write: Put | GuardedPut, fence: Fence, following: Following | None = None) -> Response:
+        def proceed() -> tuple[str, bytes] | None:
+            nonlocal write
+            assert following is not None, "else nothing follows"
+            then = following()
+            if then is None:
+                return None
+            write = then
+            return self._call(then)
+
+        def what() -> str:
+            return self._what["PutItem" if isinstance(write, Put) else "TransactWriteItems"]
+
+        operation, body = self._call(write)
+        hints = {"TableName": self._table} if type(write) is Put else {}
+        behind = None if following is None else proceed
         try:
-            answer = await self._calls.call("PutItem", body, fence, what, TableName=self._table)
+            answer = await self._calls.call(operation, body, fence, what, following=behind, **hints)
         except wire.Refusal as refusal:
-            return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
-        return self._done(answer.body, what)
+            found = wire.decoded(_ANSWER, refusal.body, what())
+            if isinstance(write, GuardedPut):
+                return _cancelled(found.CancellationReasons, what())
+            return Refused(item=_item(found.Item))
+        return self._done(answer.body, what())
+
+    def _call(self, write: Put | GuardedPut) -> tuple[str, bytes]:
+        """Operation and body of a write."""
+        if type(write) is Put:  # asked for every record
+            return "PutItem", b"{%b%b}" % (self._put_json(write), self._tell)
+        assert isinstance(write, GuardedPut), "there are two kinds"
+        return "TransactWriteItems", self._guarded_put_json(write)
 
     def _put_json(self, put: Put) -> bytes:
+        when = put.when
+        if type(when) is StampBelow or type(when) is AbsentOrStampBelow:  # nearly always: the same in one step
+            return b'%b,"Item":%b%b%b}},%b%b"}},%b' % (
+                self._table_json,
+                put.image.wire[:-1],
+                STAMP_MEMBER,
+                _ENCODE(put.version),
+                as_far_as_version(type(when), put.key.parts[0][0]),
+                when.version.encode(),
+                _ALL_OLD,
+            )
         return b'%b,"Item":%b,%b,%b' % (
             self._table_json,
             stamped(put.image, put.version),
@@ -189,24 +231,18 @@ class DynamoRegion:
             _ALL_OLD,
         )
 
-    async def _guarded_put(self, request: GuardedPut, fence: Fence) -> Response:
+    def _guarded_put_json(self, request: GuardedPut) -> bytes:
         check = b'%b,"Key":%b,%b' % (
             self._side_json,
             self._side_key(request.put.key),
             condition(request.guard, TOMBSTONE_KEY),
         )
-        body = b'{"ClientRequestToken":"%b","TransactItems":[{"ConditionCheck":{%b}},{"Put":{%b}}]%b}' % (
+        return b'{"ClientRequestToken":"%b","TransactItems":[{"ConditionCheck":{%b}},{"Put":{%b}}]%b}' % (
             str(uuid4()).encode(),
             check,
             self._put_json(request.put),
             self._tell,
         )
-        what = self._what["TransactWriteItems"]
-        try:
-            answer = await self._calls.call("TransactWriteItems", body, fence, what)
-        except wire.Refusal as refusal:
-            return _cancelled(wire.decoded(_ANSWER, refusal.body, what).CancellationReasons, what)
-        return self._done(answer.body, what)
 
     async def _delete(self, request: Delete, fence: Fence) -> Response:
         key = request.key

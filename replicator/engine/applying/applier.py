@@ -19,11 +19,13 @@ from typing import Any
 from replicator.domain.coalescing import Run, coalesce
 from replicator.domain.errors import Disposition, KeyThrottled, ReplicatorError, Throttled
 from replicator.domain.health import PROBE_SECONDS
+from replicator.domain.identifiers import SequenceNumber
 from replicator.domain.progress import HORIZON, Position, Window
 from replicator.domain.records import ChangeRecord, ForeignRecord, ItemKey, StreamRecord, UnreadRecord, changes
 from replicator.domain.shards.leases import Rewind
 from replicator.engine.applying.context import Applied, Tally, TargetContext, Written
 from replicator.engine.applying.crew import FEW, Crew
+from replicator.engine.applying.in_hand import InHand
 from replicator.engine.applying.jobs import Job, Jobs, Unit, asked_by, records_of
 from replicator.engine.applying.kinds import KINDS, driver_of, parks_refusals
 from replicator.engine.applying.page import Page, page_report
@@ -56,6 +58,7 @@ class TargetApplier:
         self._driver = driver_of(context)
         self._carries_refusals = KINDS[kind].carries_refusals and parks_refusals(context.rule, kind)
         self._context = context
+        self._gate, self._health = context.ports.gate, context.ports.probing.health
         self._skipping = Skipping(started_at, rewind)
         self._carried: dict[ItemKey, Job] = {}
         """Keys that wait for their partitions, from one page to the next."""
@@ -124,9 +127,10 @@ class TargetApplier:
     def _jobs(self, runs: Iterable[Run], unread: Iterable[UnreadRecord]) -> Jobs:
         """One job a key: what was carried over comes first, and what came since behind it."""
         carried, self._carried = self._carried, {}
-        jobs = Jobs([])
-        for run in runs:
-            units: list[Unit] = list(self._driver.units(run))
+        is_whole = not self._driver.splits
+        jobs = Jobs([Job([run], run) for run in runs] if is_whole and not carried else [])
+        for run in runs if carried or not is_whole else ():
+            units: list[Unit] = [run] if is_whole else list(self._driver.units(run))
             job = carried.get(run.key) if carried else None
             if job is None:
                 jobs.add(Job(units, units[0]))
@@ -152,8 +156,8 @@ class TargetApplier:
         disorder = self._context.rule.disorder_seconds
         skips, may_skip = self._skipping.skips, self._skipping.may_skip
         is_idle = None if self._context.ports.gate.error is not None else self._driver.idle
+        window.open_all([(each.sequence, each.created_at and each.created_at - disorder) for each in fresh])
         for record in fresh:
-            window.open(record.sequence, record.created_at and record.created_at - disorder)
             if (may_skip or isinstance(record, ForeignRecord)) and skips(record):
                 tally.skipped += 1
                 tally.foreign += isinstance(record, ForeignRecord)
@@ -182,48 +186,69 @@ class TargetApplier:
         with self._context.ports.probing.trying() as trial:
             await self._work_on(page, trial)
 
-    async def _work_on(self, page: Page, trial: Trial) -> None:
+    async def _work_on(self, page: Page, trial: Trial) -> None:  # noqa: C901 - every way in which a try ends
         stop, gate, probing = self._context.stop, self._context.ports.gate, self._context.ports.probing
         jobs, fresh, loop = page.jobs, page.jobs.fresh, asyncio.get_running_loop()
+        hand = InHand(page, trial, self._is_held, loop.time)
         while (fresh or jobs) and not stop.is_set():
             called = None if fresh else self._called(page)
             if called is not None and called.is_set():
                 return
-            job = jobs.next()
+            job = hand.job = jobs.next()
             took: bool | Written | None = None
             try:
                 held = gate.error is not None or probing.error is not None
                 if (held or job.attempt) and not await self._is_ready(job, called):
                     jobs.put_back(job)
                     continue
-                began = loop.time()
+                hand.began = loop.time()
                 try:
-                    begun = self._begin(job.wanted, page.tally)
-                    took = begun if isinstance(begun, (bool, Written)) else await trial.attempt(begun, began)
+                    begun = self._begin(job, page.tally, hand)
+                    took = begun if isinstance(begun, (bool, Written)) else await trial.attempt(begun, hand.began)
                 except ReplicatorError as error:
-                    self._fail(job, page.tally, error, began)
+                    if hand.job is not None:
+                        self._fail(hand.job, page.tally, error, hand.began)
             except Stopped:
-                jobs.put_back(job)
+                if hand.job is not None:
+                    jobs.put_back(hand.job)
                 return
             except BaseException:
-                self._recovered(job)
+                if hand.job is not None:
+                    self._recovered(hand.job)
                 raise
-            if isinstance(took, Written):
-                page.written.append((job, took, began))
-                if not page.completes:
-                    await self._complete(page, trial)
-            elif took is None:
-                jobs.put_back(job)
-            else:
-                self._took = self._took or took  # what was only passed over says nothing
-                self._finish(job, jobs)
+            if hand.job is not None:
+                self._settle(hand, took, page)
+            if hand.is_called:
+                hand.is_called = page.is_called = False
+            if page.written and not page.completes:
+                await self._complete(page, trial)
+
+    def _settle(self, hand: InHand, took: bool | Written | None, page: Page) -> None:  # noqa: FBT001
+        """A try has ended; `took` is None when it failed."""
+        job = hand.job
+        assert job is not None, "asked before"
+        if isinstance(took, Written):
+            hand.taken(took)
+        elif took is None:
+            page.jobs.put_back(job)
+        else:
+            self._took = self._took or took  # what was only passed over says nothing
+            self._finish(job, page.jobs)
+
+    def _is_held(self) -> bool:
+        """Whether nothing may be begun, or not without waiting."""
+        return self._gate.error is not None or self._health.away or self._context.stop.is_set()
 
     def _called(self, page: Page) -> asyncio.Event | None:
         """For what the page may be left, if nothing is left of it but keys that failed by themselves."""
         return page.more if page.jobs.wait_by_themselves() and self._window.in_flight <= _MOST_BEHIND else None
 
-    def _begin(self, unit: Unit, tally: Tally) -> Applied | Coroutine[Any, Any, Applied]:
-        return self._driver.apply(unit, tally) if isinstance(unit, Run) else self._set_aside(unit, tally)
+    def _begin(self, job: Job, tally: Tally, hand: InHand) -> Applied | Coroutine[Any, Any, Applied]:
+        """Begin what a job wants. What was not tried yet may be followed by other such jobs."""
+        unit, chain = job.wanted, self._driver.chain
+        if not isinstance(unit, Run):
+            return self._set_aside(unit, tally)
+        return self._driver.apply(unit, tally) if chain is None or job.attempt else chain(unit, tally, hand)
 
     async def _complete(self, page: Page, trial: Trial) -> None:
         """Carry out the cache actions behind what was written, many at a time, while the other workers write on."""
@@ -238,6 +263,10 @@ class TargetApplier:
                     errors = await trial.attempt(completed, asyncio.get_running_loop().time())
                 except ReplicatorError as given_up:
                     errors = [given_up] * len(batch)
+                if not any(errors):
+                    self._finish_all([job for job, _, _ in batch], page.jobs)
+                    batch.clear()
+                    continue
                 for error in errors:
                     job, _, began = batch[0]
                     if error is None:
@@ -262,6 +291,20 @@ class TargetApplier:
         if job.units:
             job.wanted, job.attempt, job.due_at, job.by_itself = job.units[0], 0, 0.0, False
             jobs.put_back(job)
+
+    def _finish_all(self, jobs: Sequence[Job], left: Jobs) -> None:
+        """The first units of some jobs are done; most of them had no other one, and no trouble."""
+        self._took = True
+        done: list[SequenceNumber] = []
+        for job in jobs:
+            unit = job.units[0]
+            if len(job.units) > 1 or job.refused or job.in_trouble or not isinstance(unit, Run):
+                self._finish(job, left)
+            else:
+                del job.units[0]
+                done += [record.sequence for record in unit.records]
+        self._window.done(*done)
+        self._tell_soon()
 
     async def _is_ready(self, job: Job, called: asyncio.Event | None) -> bool:
         """Wait until a job is due and its target is not held; False when what it may be left for came before."""
@@ -290,6 +333,9 @@ class TargetApplier:
 
     def _done(self, record: StreamRecord) -> None:
         self._window.done(record.sequence)
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
         if self._telling is None:
             self._telling = asyncio.get_running_loop().call_soon(self._tell)
 

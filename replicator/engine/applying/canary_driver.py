@@ -14,7 +14,7 @@ from replicator.domain.records import ChangeRecord
 from replicator.domain.rules import Target, TtlDeletes
 from replicator.domain.targets import TargetKind
 from replicator.domain.values import replace
-from replicator.engine.applying.context import Applied, Driver, Tally, TargetContext
+from replicator.engine.applying.context import Applied, Behind, Driver, Tally, TargetContext
 
 
 class CanaryDriver:
@@ -24,7 +24,9 @@ class CanaryDriver:
         self._rule = rule
         self._driver = driver
         self._canaries = canaries
-        self._is_idle = driver.idle
+        self._is_idle, self._chain = driver.idle, driver.chain
+        self.chain = None if self._chain is None else self._chain_of_users
+        self.splits = driver.splits
         self.idle = None if self._is_idle is None else self._is_users_and_idle
 
     def _is_users_and_idle(self, record: ChangeRecord) -> bool:
@@ -46,6 +48,10 @@ class CanaryDriver:
         driver = self._of(unit) if is_canary(unit.key) else self._driver
         return driver.apply(unit, tally)
 
+    def _chain_of_users(self, unit: Run, tally: Tally, behind: Behind) -> Applied | Coroutine[Any, Any, Applied]:
+        assert self._chain is not None, "else there is none"
+        return self.apply(unit, tally) if is_canary(unit.key) else self._chain(unit, tally, behind)
+
     def _of(self, unit: Run) -> Driver:
         """What brings a canary."""
         return self._canaries if self._canaries and is_canary_of(unit.key, self._rule) else _PASSED_OVER
@@ -54,7 +60,9 @@ class CanaryDriver:
 class _PassedOver:
     """What is done with the canaries of others."""
 
+    chain = None
     idle = None
+    splits = False
 
     def units(self, run: Run) -> Sequence[Run]:
         return (run,)

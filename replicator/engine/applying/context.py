@@ -121,6 +121,15 @@ class Tally(msgspec.Struct):
             self.effects[written.effect] += 1
         self.cached(written.requests)
 
+    def completed_all(self, changes: Sequence[Written], requests: Sequence[CacheRequest]) -> None:
+        """Count changes that are done, with all of their cache actions."""
+        self.changes += len(changes)
+        self.adopted += sum([written.adopted for written in changes])
+        for effect, number in Counter([written.effect for written in changes]).items():
+            if effect is not None:
+                self.effects[effect] += number
+        self.cached(requests)
+
     def take(self, tried: Tally) -> None:
         """Add what a try did that succeeded."""
         for effect, number in tried.effects.items():
@@ -174,8 +183,29 @@ Applied = bool | Written
 """Whether a target took a change, or the change with what is left of it."""
 
 
+class Behind(Protocol):
+    """What is behind a unit that is applied, and may be applied in the same go."""
+
+    def taken(self, written: Written) -> Run | None:
+        """The target took the unit that is in hand; what may come next, None: nothing, or not in this go."""
+
+    def begin(self) -> None:
+        """What may come next is in hand from now on."""
+
+
+Chain = Callable[[Run, Tally, Behind], Applied | Coroutine[Any, Any, Applied]]
+"""Applies a unit and users' others behind it, and raises what prevented the last one that it began.
+
+Whatever it returns is about that one; it has no meaning where that one was `taken` before.
+"""
+
+
 class Driver(Protocol):
     """How a mode applies what was read."""
+
+    @property
+    def chain(self) -> Chain | None:
+        """Applies more than one unit in a go, which costs less than `apply` for each; None: each is for that one."""
 
     @property
     def idle(self) -> Callable[[ChangeRecord], bool] | None:
@@ -183,6 +213,10 @@ class Driver(Protocol):
 
         Such a write of the daemon itself counts as seen (`Effect.ECHO`), without a try.
         """
+
+    @property
+    def splits(self) -> bool:
+        """Whether it takes runs in pieces; else there is no need to ask for its units."""
 
     def units(self, run: Run) -> Sequence[Run]:
         """A run in pieces that are applied one after another and repeated by themselves."""
@@ -264,7 +298,12 @@ class TargetContext(msgspec.Struct, frozen=True):
 
         A cache that fails keeps no other one back, and a change no other one.
         """
-        await self._carry_out([request for written in changes for request in written.requests])
+        requests = [request for written in changes for request in written.requests]
+        await self._carry_out(requests)
+        asks_for_more = [each for each in requests if each.error is not None or each.leased]
+        if self.aside is None and not self.ports.verifiers and not asks_for_more:
+            tally.completed_all(changes, requests)
+            return [None] * len(changes)
         leased = [(each.unit.key, request) for each in changes for request in each.requests if request.leased]
         if leased and self.ports.region is not None:
             await fill_leased(leased, self.ports.region, self.ports.caches, self.fence)

@@ -16,6 +16,8 @@ from replicator.engine.applying.sent_events import SentEvents
 class EventsDriver:
     """One sink of a rule."""
 
+    chain = None
+    splits = True
     idle = None
 
     def __init__(self, context: TargetContext) -> None:

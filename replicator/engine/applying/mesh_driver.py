@@ -72,6 +72,9 @@ class MeshDriver:
     region that does not answer changes of it stands in one place.
     """
 
+    chain = None
+    splits = True
+
     def __init__(self, context: TargetContext, plan: VersionedPlan | ActivePlan) -> None:
         assert context.ports.region is not None, "a mesh writes in its home region too"
         self._context = context

@@ -25,15 +25,16 @@ from replicator.domain.errors import PoisonRecord, ReplicatorError
 from replicator.domain.image import Image
 from replicator.domain.item_size import LARGEST_ITEM, STAMP_BYTES, excess
 from replicator.domain.modes.ordered import Action, Change, Effect, Outcome, replicate_ordered
-from replicator.domain.modes.requests import Done, Found, GetItem, Request, Response
+from replicator.domain.modes.requests import Done, Found, GetItem, GuardedPut, Put, Request, Response
 from replicator.domain.owed_keys import is_refusal, settles
 from replicator.domain.records import ChangeRecord
 from replicator.domain.transforms import held_under, shaped_if_it_can_be
 from replicator.domain.values import replace
 from replicator.domain.versions import is_tied
 from replicator.engine.applying.cache_batcher import CacheRequest, request_of
-from replicator.engine.applying.context import Tally, TargetContext, Written, one_by_one
-from replicator.engine.applying.usual_puts import UsualPuts
+from replicator.engine.applying.context import Behind, Tally, TargetContext, Written, one_by_one
+from replicator.engine.applying.usual_puts import UsualPut, UsualPuts
+from replicator.ports.targets import Chains
 
 
 class _Plan(msgspec.Struct, frozen=True):
@@ -53,6 +54,10 @@ class OrderedDriver:
         self._context = context
         self._region = context.ports.region
         self._usual = UsualPuts(context.rule, context.place.target, context.place.stream.generation)
+        self._chains = self._region if isinstance(self._region, Chains) else None
+        self.chain = None if self._chains is None else self._in_chains
+
+    splits = False
 
     def units(self, run: Run) -> Sequence[Run]:
         """The whole run at once: its last image stands for all."""
@@ -68,20 +73,56 @@ class OrderedDriver:
 
         What is refused for good is set aside instead; what was set aside before and is taken now is settled.
         """
-        aside = self._context.aside
-        is_owed = aside is not None and aside.owes(unit.key) is not None
-        usual = None if is_owed else self._usual.of(unit)
+        usual = self._usual_of(unit)
         if usual is None:
             return await self._apply(unit, tally)
         try:
-            answer = await self._region.execute(usual.put, self._context.fence)
+            answer = await self._region.execute(usual.request, self._context.fence)
         except ReplicatorError as error:
-            if aside is None or not is_refusal(error):
-                raise
-            return await self._set_aside(unit, self._plan(unit), error, tally)
+            return await self._refused(unit, error, tally)
         if isinstance(answer, Done):
-            return Written(unit, usual.put.version, usual.drops, Effect.APPLIED)
+            return Written(unit, usual.version, usual.drops, Effect.APPLIED)
         return await self._apply(unit, tally, answer)
+
+    async def _in_chains(self, unit: Run, tally: Tally, behind: Behind) -> bool | Written:
+        """The same of usual changes that follow each other; `unit` and `usual` are the one that was begun last."""
+        assert self._chains is not None, "else there is no chain"
+        aside, usual_of = self._context.aside, self._usual.of
+        usual = self._usual_of(unit)
+        if usual is None:
+            return await self._apply(unit, tally)
+
+        def following() -> Put | GuardedPut | None:
+            nonlocal unit, usual
+            assert usual is not None, "what takes effect is what was begun"
+            then = behind.taken(Written(unit, usual.version, usual.drops, Effect.APPLIED))
+            if then is None or (aside is not None and aside.owes(then.key) is not None):
+                return None
+            asked = usual_of(then)
+            if asked is None:
+                return None
+            behind.begin()
+            unit, usual = then, asked
+            return asked.request
+
+        try:
+            answer = await self._chains.execute_chain(usual.request, self._context.fence, following)
+        except ReplicatorError as error:
+            return await self._refused(unit, error, tally)
+        if isinstance(answer, Done):
+            return Written(unit, usual.version, usual.drops, Effect.APPLIED)
+        return await self._apply(unit, tally, answer)
+
+    def _usual_of(self, unit: Run) -> UsualPut | None:
+        """What a unit asks for, if that is usual and nothing of its key is owed."""
+        aside = self._context.aside
+        return self._usual.of(unit) if aside is None or aside.owes(unit.key) is None else None
+
+    async def _refused(self, unit: Run, error: ReplicatorError, tally: Tally) -> bool:
+        """A usual change was not taken: it is set aside, if it was refused for good and its rule says so."""
+        if self._context.aside is None or not is_refusal(error):
+            raise error
+        return await self._set_aside(unit, self._plan(unit), error, tally)
 
     async def _apply(self, unit: Run, tally: Tally, first: Response | None = None) -> bool | Written:
         """The same for whatever a rule may ask; `first`: how its first request was answered already."""

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from replicator.domain.errors import Disposition, KeyThrottled, ReplicatorError, Throttled
-from replicator.domain.modes.requests import GuardedPut, Request, Response
+from replicator.domain.modes.requests import Done, GuardedPut, Put, Request, Response
 from replicator.domain.pacing import AdaptiveLimit, Pace
 from replicator.domain.write_units import units_of, units_taken
 from replicator.engine.applying.gate import Gate
 from replicator.engine.applying.write_budget import WriteBudget
 from replicator.engine.turns import Turns
 from replicator.ports.clock import Clock
-from replicator.ports.targets import Fence, Region
+from replicator.ports.targets import Chains, Fence, Following, Region
 
 _LOOK_SECONDS = 0.5
 
@@ -32,6 +33,18 @@ class _Flow:
     def __init__(self, limit: AdaptiveLimit) -> None:
         self.limit = limit
         self.turns = Turns()
+
+
+class _UnderWay:
+    """A request that is under way, by itself or as the last one of a chain."""
+
+    __slots__ = ("counts", "limit", "number")
+
+    def __init__(self, limit: AdaptiveLimit, number: int) -> None:
+        self.limit = limit
+        self.number = number
+        self.counts = True
+        """Whether its end is still to be told to the limit."""
 
 
 class PacedRegion:
@@ -47,6 +60,8 @@ class PacedRegion:
         self._budget = budget
         self._gate = gate
         self._region = region
+        is_plain = budget is None and gate is None
+        self._chains = region if is_plain and isinstance(region, Chains) else None
         self._pace = pace
         self._clock = clock
         self._singles, self._transactions = _Flow(pace.singles), _Flow(pace.transactions)
@@ -105,6 +120,69 @@ class PacedRegion:
         finally:
             if self._waiting:
                 self._admit()
+
+    # -- chains: requests that each begin in the place of the one before -----------------------------------------------
+
+    async def execute_chain(self, first: Put | GuardedPut, fence: Fence, following: Following) -> Response:
+        """Carry out writes, each behind one that took effect, and each when it may be sent."""
+        if self._chains is not None:
+            under_way = await self._begin(first, fence)
+            chain = self._chains.execute_chain(first, fence, partial(self._follow, under_way, following))
+            return await self._ended(under_way, chain)
+        response = await self.execute(first, fence)
+        while isinstance(response, Done) and (request := following()) is not None:
+            response = await self.execute(request, fence)
+        return response
+
+    async def _begin(self, request: Request, fence: Fence) -> _UnderWay:
+        """A request begins as soon as it may."""
+        flow = self._transactions if type(request) is GuardedPut else self._singles  # asked for every write
+        if self._pace.may_begin(flow.limit):
+            return _UnderWay(flow.limit, self._pace.begin(flow.limit, self._clock.monotonic()))
+        return _UnderWay(flow.limit, await self._turn(flow, fence))
+
+    def _follow(self, under_way: _UnderWay, following: Following) -> Put | GuardedPut | None:
+        """The write behind one that took effect, which begins in its place; it is not asked for where others wait."""
+        limit = under_way.limit
+        if self._waiting or not self._pace.may_follow(limit):
+            return None
+        try:
+            then = following()
+        except BaseException:
+            under_way.counts = False
+            self._pace.taken(limit, self._clock.monotonic())
+            raise
+        if then is not None:
+            under_way.limit = self._pace.transactions if type(then) is GuardedPut else self._pace.singles
+            under_way.number = self._pace.follow(limit, under_way.limit, self._clock.monotonic())
+        return then
+
+    async def _ended(self, under_way: _UnderWay, doing: Coroutine[Any, Any, Response]) -> Response:
+        """The response to what is under way, which ends by that."""
+        try:
+            response = await doing
+        except Throttled as error:
+            number, now = under_way.number, self._clock.monotonic()
+            if under_way.counts and self._pace.throttled(under_way.limit, number, now):
+                raise KeyThrottled(error.message) from error
+            raise
+        except BaseException as error:
+            if under_way.counts:
+                self._failed(under_way.limit, error)
+            raise
+        else:
+            self._pace.taken(under_way.limit, self._clock.monotonic())
+            return response
+        finally:
+            if self._waiting:
+                self._admit()
+
+    def _failed(self, limit: AdaptiveLimit, error: BaseException) -> None:
+        """A request ended by an error that is no throttle: a refusal is an answer, too."""
+        if isinstance(error, ReplicatorError) and error.disposition is Disposition.PARK:
+            self._pace.taken(limit, self._clock.monotonic())
+        else:
+            limit.unanswered()
 
     async def _turn(self, flow: _Flow, fence: Fence) -> int:
         """Wait for a turn: a shard is known by its fence."""

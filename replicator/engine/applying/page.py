@@ -24,6 +24,8 @@ class Page(Struct):
     """What waits for its cache actions, with when its try began."""
     completes: bool = False
     """Whether a worker carries such actions out."""
+    is_called: bool = False
+    """Whether one was called to do so, and did not wake up yet."""
 
 
 def page_report(

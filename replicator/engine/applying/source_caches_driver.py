@@ -16,6 +16,8 @@ from replicator.engine.applying.context import Tally, TargetContext, Written, on
 class SourceCachesDriver:
     """The caches beside the source of a rule of mode `ordered`."""
 
+    chain = None
+    splits = True
     idle = None
 
     def __init__(self, context: TargetContext) -> None:

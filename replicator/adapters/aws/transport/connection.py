@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import cast
 
 import msgspec
@@ -82,6 +83,10 @@ class UsualAnswer:
             self._before, self._behind = data[:begin], data[end:]
 
 
+Proceed = Callable[[Answer], bytes | None]
+"""What follows the usual answer on the same connection; None: nothing, and the exchange ends with that answer."""
+
+
 class BrokenExchange(Exception):
     """A connection ended, or carried something that is not HTTP. `unanswered`: not one byte had come."""
 
@@ -107,6 +112,9 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[Answer] | None = None
+        self._proceed: Proceed | None = None
+        self._out: Callable[[bytes], object] = _not_yet
+        """What takes the bytes of a request."""
         self._usual = usual or UsualAnswer()
         self._answer = Answer(0, b"")
         self._parts: list[bytes] = []
@@ -121,6 +129,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is there."""
         self._transport = cast("asyncio.Transport", transport)  # not a subclass in every loop
+        self._out = self._transport.write
         connected = transport.get_extra_info("socket")
         if connected is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -132,9 +141,7 @@ class Connection(asyncio.Protocol):
             self.close()
             return
         if not self._begun and self._usual.is_meant_by(data):
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(self._usual.answer)
+            self._take_usual(waiter)
             return
         is_first = not self._begun
         self._begun = True
@@ -148,6 +155,25 @@ class Connection(asyncio.Protocol):
             return
         if is_first and self._waiter is None and not self.closed:
             self._learn(data, waiter)
+
+    def _take_usual(self, waiter: asyncio.Future[Answer]) -> None:
+        """The usual answer came, whole and nothing else: what follows goes out at once, if something does.
+
+        Whoever waits has given up when the waiter is done: then nothing follows, and the connection is used no more.
+        """
+        if self._proceed is not None and not waiter.done():
+            try:
+                request = self._proceed(self._usual.answer)
+                if request is not None:
+                    self._out(request)
+                    return
+            except Exception as error:  # noqa: BLE001 - whoever waits gets it
+                self._waiter = None
+                waiter.set_exception(error)
+                return
+        self._waiter = None
+        if not waiter.done():
+            waiter.set_result(self._usual.answer)
 
     def _learn(self, data: bytes, waiter: asyncio.Future[Answer]) -> None:
         """These bytes were one whole answer, and the connection is kept."""
@@ -216,14 +242,10 @@ class Connection(asyncio.Protocol):
 
     # -- by the pool -------------------------------------------------------------------------------------------------
 
-    def send(self, request: bytes, waiter: asyncio.Future[Answer]) -> None:
-        """Send a request whose answer the future gets."""
-        self._waiter, self._begun = waiter, False
-        self._write(request)
-
-    def _write(self, data: bytes) -> None:
-        assert self._transport is not None
-        self._transport.write(data)
+    def send(self, request: bytes, waiter: asyncio.Future[Answer], proceed: Proceed | None = None) -> None:
+        """Send a request whose answer the future gets, or the answer to the last one of those that follow it."""
+        self._waiter, self._begun, self._proceed = waiter, False, proceed
+        self._out(request)
 
     @property
     def awaits(self) -> bool:
@@ -247,6 +269,10 @@ class Connection(asyncio.Protocol):
             self.close()
         if waiter is not None and not waiter.done():
             waiter.set_exception(BrokenExchange(why, unanswered=not self._begun))
+
+
+def _not_yet(_: bytes) -> None:
+    raise AssertionError("a connection is used when it is there")
 
 
 def _meaning(name: bytes) -> int:

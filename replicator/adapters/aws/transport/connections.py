@@ -3,6 +3,7 @@
 Invariant: a connection carries one exchange at a time and is kept only after an answer was read to its end; after a
 cancellation, a deadline or anything unexpected it is closed, also when bytes come that nothing asked for. A request
 that may be sent twice and found its kept connection closed before the first byte of an answer goes out on another one.
+What follows the usual answer at once, on the same connection, is another exchange with a deadline of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from replicator.adapters.aws.transport.connection import Answer, BrokenExchange, Connection, UsualAnswer
+from replicator.adapters.aws.transport.connection import Answer, BrokenExchange, Connection, Proceed, UsualAnswer
 from replicator.adapters.aws.transport.sealing import SealedConnection, Sealing
 
 _KEPT_SECONDS = 15.0
@@ -24,6 +25,9 @@ _KEPT_SECONDS = 15.0
 _MOST_AGE_SECONDS = 600.0
 """A connection that is older is not used again, so that a service that moves to other addresses is followed. Each lives
 for half of that at least, so that not all of them end at once."""
+
+_GOES_ON_SECONDS = 1.0
+"""For so long requests follow each other without anything else being asked, such as for other credentials."""
 
 _INSTANT = 1e-3
 """Seconds that the timers of a loop need not distinguish."""
@@ -60,12 +64,18 @@ class ConnectionPool:
         self._loop: asyncio.AbstractEventLoop | None = None
         """Asked for once: until Python 3.12 every question is a call of the system."""
 
-    async def exchange(self, prepare: Callable[[], bytes], *, repeatable: bool = False) -> Answer:
+    async def exchange(  # noqa: C901 - every way in which an exchange ends
+        self, prepare: Callable[[], bytes], *, repeatable: bool = False, following: Proceed | None = None
+    ) -> Answer:
         """Send what `prepare` gives when a connection is free (it may raise), and await the answer.
 
         `repeatable`: it changes nothing when the other side gets it twice. Then it goes out once more, prepared anew,
         when a kept connection turns out to be closed. Raises `ConnectTimeout`, `ReadTimeout`, `BrokenExchange`, or what
         the system says of a connection (`OSError`).
+
+        `following` is asked behind the usual answer for what goes out next on the same connection, which `prepare`
+        gives from then on; the answer is that to the last one. It is not asked where others wait for a connection, this
+        one is to be used no more, or that has gone on for a second.
         """
         if self._open < self._most and not self._waiting:
             self._open += 1
@@ -74,16 +84,33 @@ class ConnectionPool:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
+        connection: Connection
+        is_used, goes_on_until = False, 0.0
+
+        def proceed(answer: Answer) -> bytes | None:
+            nonlocal is_used
+            assert following is not None, "else nothing follows"
+            now = loop.time()
+            if self._waiting or self._is_closed or connection.closed or now >= goes_on_until:
+                return None
+            request = following(answer)
+            if request is not None:
+                is_used = True
+                connection.due_at = now + self._read_seconds
+            return request
+
         try:
             while True:
-                connection = kept = self._take_kept(loop.time())
-                if connection is None:
-                    connection = await self._connect()
+                kept = self._take_kept(loop.time())
+                is_used = kept is not None
+                connection = await self._connect() if kept is None else kept
                 try:
-                    answer = await self._asked(connection, prepare(), loop)
+                    goes_on_until = min(connection.ends_at, loop.time() + _GOES_ON_SECONDS)
+                    then = None if following is None else proceed
+                    answer = await self._asked(connection, prepare(), loop, then)
                 except BrokenExchange as error:
                     connection.close()
-                    if not (repeatable and kept is not None and error.unanswered):
+                    if not (repeatable and is_used and error.unanswered):
                         raise
                 except BaseException:
                     connection.close()
@@ -125,10 +152,12 @@ class ConnectionPool:
         connection.close()
         self._free_slot()
 
-    def _asked(self, connection: Connection, request: bytes, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Answer]:
+    def _asked(
+        self, connection: Connection, request: bytes, loop: asyncio.AbstractEventLoop, then: Proceed | None = None
+    ) -> asyncio.Future[Answer]:
         self._busy.add(connection)
         waiter: asyncio.Future[Answer] = loop.create_future()
-        connection.send(request, waiter)
+        connection.send(request, waiter, then)
         connection.due_at = loop.time() + self._read_seconds
         if self._timer is None:
             self._timer = loop.call_at(connection.due_at, self._time_out)

@@ -76,6 +76,7 @@ class SealedConnection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the handshake."""
         super().connection_made(transport)
+        self._out = self._seal
         self._sealing.agree()
         self._flush()
 
@@ -108,10 +109,11 @@ class SealedConnection(Connection):
         if not self._ready.done():
             self._ready.set_exception(exc or ConnectionResetError("the connection was closed in its handshake"))
 
-    def _write(self, data: bytes) -> None:
-        super()._write(self._sealing.sealed(data))
+    def _seal(self, request: bytes) -> None:
+        assert self._transport is not None, "it was made before"
+        self._transport.write(self._sealing.sealed(request))
 
     def _flush(self) -> None:
         unsent = self._sealing.unsent()
-        if unsent:
-            super()._write(unsent)
+        if unsent and self._transport is not None:
+            self._transport.write(unsent)
