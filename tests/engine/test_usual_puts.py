@@ -152,7 +152,12 @@ def _context(of: Rule, region: _Scripted, aside: _Aside | None) -> TargetContext
     return TargetContext(
         of,
         Place(StreamRef(US, of.table, "arn", GENERATION), ShardId("s"), place),
-        TargetPorts(region, dict.fromkeys([each.cache for each in place.caches], _NoCache()), MemoryConflictLog()),
+        TargetPorts(
+            region,
+            dict.fromkeys([each.cache for each in place.caches], _NoCache()),
+            MemoryConflictLog(),
+            source=None if of.stream is None or of.stream.in_microseconds else region,
+        ),
         ReadAhead(),
         Limits(),
         LoopClock(),
