@@ -109,12 +109,8 @@ class Window:
             self._frontier, self._passed = after(self._passed, self._through), None
         return self._frontier
 
-    def open(self, sequence: SequenceNumber, created_at: float = 0.0) -> None:
-        """A record was read; called in stream order. `created_at` is 0 when the source does not tell it."""
-        self._pending.append((sequence, created_at))
-
-    def open_all(self, records: Iterable[tuple[SequenceNumber, float]]) -> None:
-        """The same of several records, by sequence and time."""
+    def open(self, records: Iterable[tuple[SequenceNumber, float]]) -> None:
+        """Records were read, in stream order: the number of each, and when it was made (0: not told)."""
         self._pending.extend(records)
 
     def done(self, *sequences: SequenceNumber) -> bool:

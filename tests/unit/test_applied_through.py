@@ -171,7 +171,7 @@ def test_the_time_of_a_frontier_never_goes_back_and_is_that_of_its_newest_record
 ) -> None:
     window = Window(at(0, 20.0))
     for number, made in enumerate(times, start=1):
-        window.open(SequenceNumber(str(number)), float(made))
+        window.open([(SequenceNumber(str(number)), float(made))])
     before = 20.0
     for number in data.draw(st.permutations(range(1, len(times) + 1))):
         window.done(SequenceNumber(str(number)))
@@ -186,7 +186,7 @@ def test_the_time_of_a_frontier_never_goes_back_and_is_that_of_its_newest_record
 
 def test_a_record_without_a_time_leaves_the_time_of_the_frontier_alone() -> None:
     window = Window(at(0, 20.0))
-    window.open(SequenceNumber("1"))
+    window.open([(SequenceNumber("1"), 0.0)])
     window.done(SequenceNumber("1"))
     assert (window.frontier, window.frontier.through) == (at(1), 20.0)
 

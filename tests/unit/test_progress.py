@@ -18,7 +18,7 @@ def test_the_frontier_is_always_right_behind_the_longest_durable_prefix(
 ) -> None:
     window = Window(HORIZON)
     for number in numbers:
-        window.open(sequence(number))
+        window.open([(sequence(number), 0.0)])
     durable: set[int] = set()
     for number in data.draw(st.permutations(numbers)):
         before = window.frontier
@@ -39,7 +39,7 @@ def test_the_frontier_never_passes_a_record_in_flight_while_others_arrive(steps:
         if step == "open":
             opened += 1
             flying.append(opened)
-            window.open(sequence(opened))
+            window.open([(sequence(opened), 0.0)])
         elif flying:
             chosen = flying.pop(dice.randrange(len(flying)))  # type: ignore[attr-defined]
             window.done(sequence(chosen))
@@ -101,7 +101,7 @@ def test_the_oldest_record_that_a_frontier_has_not_passed_is_known_by_its_time()
     window = Window(HORIZON)
     assert window.oldest == 0.0
     for number, at in ((1, 10.0), (2, 20.0), (3, 30.0)):
-        window.open(SequenceNumber(str(number)), at)
+        window.open([(SequenceNumber(str(number)), at)])
     window.done(SequenceNumber("2"))
     assert window.oldest == 10.0
     window.done(SequenceNumber("1"))

@@ -156,7 +156,7 @@ class TargetApplier:
         disorder = self._context.rule.disorder_seconds
         skips, may_skip = self._skipping.skips, self._skipping.may_skip
         is_idle = None if self._context.ports.gate.error is not None else self._driver.idle
-        window.open_all([(each.sequence, each.created_at and each.created_at - disorder) for each in fresh])
+        window.open([(each.sequence, each.created_at and each.created_at - disorder) for each in fresh])
         for record in fresh:
             if (may_skip or isinstance(record, ForeignRecord)) and skips(record):
                 tally.skipped += 1
