@@ -124,9 +124,7 @@ class BuiltImage:
         try:
             yield process
         finally:
-            for child in (
-                _children(process.pid) if process.poll() is None else ()
-            ):  # as another user it outlives unshare
+            for child in children(process.pid) if process.poll() is None else ():  # as another user it outlives unshare
                 os.kill(child, signal.SIGKILL)
             process.kill()
             process.wait()
@@ -134,7 +132,7 @@ class BuiltImage:
                 process.stdout.close()
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     """Of a process that we started; none when it is gone."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
