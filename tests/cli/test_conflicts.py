@@ -191,7 +191,7 @@ def test_export_writes_json_lines(ordered: World) -> None:
     lines = ordered.run("conflicts", "export").output.splitlines()
     assert [json.loads(line)["id"] for line in lines] == [entry("b", number=2).id, entry("a", number=1).id]
     file = ordered.directory / "out.jsonl"
-    assert "2 entries" in ordered.run("conflicts", "export", "--output", str(file)).errors
+    assert "2 conflicts" in ordered.run("conflicts", "export", "--output", str(file)).errors
     assert file.read_text().splitlines() == lines
     assert len(ordered.run("conflicts", "export", "--json").json["conflicts"]) == 2
     assert ordered.run("conflicts", "export", "-o", str(ordered.directory / "no" / "out")).code == 2

@@ -95,7 +95,6 @@ def test_regions_whose_changes_are_pushed_by_kinesis_end_alike(
     asyncio.run(demo(DemoOptions(duration=1, rate=20, json=True, mode="versioned", regions=2, **pushed)))  # type: ignore[arg-type]
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["differences"] == []
-    assert report["traffic"]["clashes"] > 0
     assert report["records"]["by_daemon"] > report["records"]["by_users"] / 2
     assert report["records"]["after_silence"] == 0
     assert report["daemon_exit_code"] == 0

@@ -9,10 +9,11 @@ from unittest.mock import patch
 from replicator.adapters.dynamodb.coordination.names import Names
 from replicator.domain.errors import LeaseLost
 from replicator.domain.modes import ordered
-from replicator.domain.modes.requests import AbsentOrStampBelow, Delete, Done
+from replicator.domain.modes.requests import AbsentOrStampBelow, Delete, Done, GuardedPut
 from replicator.domain.shards.standstill import Watch
 from replicator.domain.values import replace
 from replicator.engine import service
+from replicator.engine.applying.usual_puts import UsualPut, UsualPuts
 from replicator.engine.discovery.seat import SeatHolder
 from replicator.engine.membership.session import Session
 from replicator.engine.ownership import owned_shards
@@ -73,6 +74,16 @@ def _without_looking_at_tombstones(_: Any) -> Any:
     return insert
 
 
+def _usual_without_looking_at_tombstones(original: Any) -> Any:
+    def of(self: Any, run: Any) -> Any:
+        usual = original(self, run)
+        if usual is not None and isinstance(usual.request, GuardedPut):
+            return UsualPut(usual.request.put, usual.version, usual.drops)
+        return usual
+
+    return of
+
+
 ZOMBIES = {
     "deadline_of_the_lease": Mutant(
         "a worker fences itself by the monotonic clock", ((Session, "expire_if_due", _nothing),)
@@ -87,7 +98,11 @@ ZOMBIES = {
 DELETES = {
     "tombstones": Mutant("a delete leaves a tombstone", ((ordered, "_remove", _without_tombstone),)),
     "inserts_look_at_tombstones": Mutant(
-        "an insert looks at the tombstone", ((ordered, "_insert", _without_looking_at_tombstones),)
+        "an insert looks at the tombstone, on the general way and on the short one",
+        (
+            (ordered, "_insert", _without_looking_at_tombstones),
+            (UsualPuts, "of", _usual_without_looking_at_tombstones),
+        ),
     ),
 }
 
