@@ -74,8 +74,8 @@ def _notes(found: Leases) -> Iterator[str]:
     alive = any(worker.is_ in {ALIVE, UNKNOWN} for worker in found.workers)
     for worker in found.workers:
         if worker.is_ == SILENT and worker.shards:
-            heirs = "other workers take them over" if alive else "no other worker is alive to take them over"
-            yield f"worker {worker.worker} is silent and owns {counted(worker.shards, 'shard')}; {heirs}."
+            takers = "other workers take them over" if alive else "no other worker is alive to take them over"
+            yield f"worker {worker.worker} is silent and owns {counted(worker.shards, 'shard')}; {takers}."
     if found.hidden_finished:
         yield f"hidden: {counted(found.hidden_finished, 'finished shard')}; --all shows them."
 

@@ -158,7 +158,7 @@ def test_what_is_kept_for_a_while_lives_as_long_by_servers_time_whatever_the_mac
     """A tombstone that had expired when it was written would be taken away before late changes of its item came."""
     world.sound()
     days = 20 * 86_400.0
-    world.put("eu", "orders", pk={"S": "a"}, sk={"N": "1"}, text={"S": "of nobody"})
+    world.put("eu", "orders", pk={"S": "a"}, sk={"N": "1"}, text={"S": "of no source"})
     with denying(world.endpoint_url, ahead_seconds=days) as url:
         for region in world.config["regions"].values():
             region["endpoint_url"] = url

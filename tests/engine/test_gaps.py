@@ -92,7 +92,8 @@ async def test_production_failure_08_a_trim_behind_a_stored_beginning_is_a_gap()
     assert gaps(world) == [("s0", "SHARD_START", "4")]
 
 
-async def test_production_failure_08_a_day_at_a_stored_horizon_is_a_gap() -> None:
+async def _a_day_at_a_stored_horizon() -> World:
+    """A replica that takes nothing stays at the horizon for a day, and two of six records are left."""
     world = World()
     first_of(world, "s0")
     world.write("abcdef")
@@ -104,6 +105,11 @@ async def test_production_failure_08_a_day_at_a_stored_horizon_is_a_gap() -> Non
     await asyncio.sleep(DAY + 1)
     trim(world, keep=2)
     world.region.faults.outage = None
+    return world
+
+
+async def test_production_failure_08_a_day_at_a_stored_horizon_is_a_gap() -> None:
+    world = await _a_day_at_a_stored_horizon()
     async with ShardBench(world, SKIP):
         await until(lambda: set(world.holds()) == {"e", "f"})
     assert gaps(world) == [("s0", "TRIM_HORIZON", "5")]
@@ -112,17 +118,7 @@ async def test_production_failure_08_a_day_at_a_stored_horizon_is_a_gap() -> Non
 @pytest.mark.parametrize("ahead", [-2 * DAY, 600.0])
 async def test_a_loss_bears_servers_time_and_is_found_whatever_the_machines_clock_shows(ahead: float) -> None:
     """A slow clock would let a repair that began before close the loss, and hide that a day has passed."""
-    world = World()
-    first_of(world, "s0")
-    world.write("abcdef")
-    trim(world, keep=4)
-    world.region.faults.outage = Unreachable
-    async with ShardBench(world) as bench:
-        await until(lambda: world.stored() == "TRIM_HORIZON")
-        await bench.drain()
-    await asyncio.sleep(DAY + 1)
-    trim(world, keep=2)
-    world.region.faults.outage = None
+    world = await _a_day_at_a_stored_horizon()
     began = world.now()
     bench = ShardBench(world, SKIP)
     bench.clock.ahead = ahead

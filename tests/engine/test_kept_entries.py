@@ -59,7 +59,7 @@ async def test_entries_of_a_cache_that_was_taken_out_and_put_back_are_dropped() 
     await run(world, [CACHED], NAMES)
     fill(world)
     await run(world, [], NAMES[:3])
-    assert len(entries(world)) == len(NAMES), "nobody looks after them"
+    assert len(entries(world)) == len(NAMES), "no worker settles them"
     process = await run(world, [CACHED])
     assert entries(world) == set()
     assert process.observer.of("entries_not_kept") == [("s0", "eu_main", True)]

@@ -229,7 +229,7 @@ def test_the_short_way_asks_and_makes_what_the_general_one_does() -> None:
 
 @dataclass
 class _Chained(_Scripted):
-    """The same, which ends a chain wherever it is told to."""
+    """The same, with chains; `ends`: whether one ends, by how many requests were made."""
 
     ends: Sequence[bool] = ()
     followed: int = 0

@@ -131,7 +131,7 @@ class CacheFunnel:
             self._debt.release(entries)
 
     async def drop_all(self, fence: Fence) -> bool:
-        """Note durably that all entries of the rules are to be dropped; False when nobody can."""
+        """Note durably that all entries of the rules are to be dropped; False when none can be told from others."""
         fence.check()
         return self._debt is not None and await self._debt.drop_all()
 

@@ -36,7 +36,7 @@ class InHand:
     def taken(self, written: Written) -> Run | None:
         """The job's target took it; it waits for its cache actions. Returns what may be begun at once, if anything.
 
-        Nothing may where nobody carries out such actions, or is called to: then that is for this worker to do.
+        Nothing may where no worker carries out such actions, or is called to: then that is for this worker to do.
         """
         page, job = self._page, self.job
         assert job is not None, "one was begun"

@@ -59,7 +59,7 @@ class Progress:
         return target.target_id in self._positions
 
     def kept(self, target: Target) -> str | None:
-        """Which cache entries are kept in step up to a target's position; None: nobody noted that."""
+        """Which cache entries are kept in step up to a target's position; None: no worker noted that."""
         return self._kept.get(target.target_id)
 
     def keep(self, target: Target, entries: str) -> None:

@@ -159,7 +159,7 @@ class Connection(asyncio.Protocol):
     def _take_usual(self, waiter: asyncio.Future[Answer]) -> None:
         """The usual answer came, whole and nothing else: what follows goes out at once, if something does.
 
-        Whoever waits has given up when the waiter is done: then nothing follows, and the connection is used no more.
+        A waiter that is done was given up by its caller: then nothing follows, and the connection is used no more.
         """
         if self._proceed is not None and not waiter.done():
             try:
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
                 if request is not None:
                     self._out(request)
                     return
-            except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            except Exception as error:  # noqa: BLE001 - the caller gets it
                 self._waiter = None
                 waiter.set_exception(error)
                 return
